@@ -1,0 +1,1 @@
+"""The vocabulary that server, worker and command share: studies, trials, recipes and the wire."""
