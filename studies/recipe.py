@@ -285,7 +285,7 @@ _FIELDS: Final = {
 }
 KNOBS: Final[dict[str, Knob]] = {name: _row(*where) for name, where in _FIELDS.items()}
 _ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
-    name: TypeAdapter(Annotated[info.annotation, *info.metadata])
+    name: TypeAdapter(Annotated[info.annotation, name, *info.metadata])
     for name, (_, _, info) in _FIELDS.items()
 }
 
