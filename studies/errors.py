@@ -1,27 +1,27 @@
 """Every error lmtune raises on purpose, each with the problem code that travels on the wire.
 
-    LmtuneError
-    |-- InvalidInput            invalid          a field is wrong; names the field and the remedy
-    |-- NotFound                not_found        no such study, trial, worker or blob
-    |-- Unauthorized            unauthorized     no token, or one the server does not know
-    |-- Forbidden               forbidden        a cross-site request or a foreign host name
-    |-- TooLarge                too_large        a body over its cap
-    |-- Conflict                conflict         the state of things does not allow it
-    |   |-- DuplicateName       duplicate_name   a study of this name exists
-    |   |-- StaleClaim          stale_claim      a newer claim of this worker was seen
-    |   |-- Unreported          unreported       no visible report at that step
-    |   |-- BlobMissing         blob_missing     upload the blob first
-    |   |-- Superseded          superseded       a newer attempt holds the trial
-    |   |-- Finished            finished         the trial is terminal
-    |   |-- Stopped             stopped          the trial was stopped and is not RUNNING
-    |   |-- Cancelled           cancelled        the trial was cancelled
-    |   `-- Paused              paused           the trial is paused
-    |-- Unavailable             unavailable      try again later (database busy, shutting down)
-    |-- ServerUnreachable       unreachable      no answer at the address (raised by the client)
-    |-- StartupError            startup          the server or worker cannot start; one clear line
-    `-- TrialError              trial            raised by the training loop, ends one trial
-        |-- Diverged            diverged         loss or gradient is not finite
-        `-- OutOfMemory         oom              the device or host has no memory left
+LmtuneError
+|-- InvalidInput            invalid          a field is wrong; names the field and the remedy
+|-- NotFound                not_found        no such study, trial, worker or blob
+|-- Unauthorized            unauthorized     no token, or one the server does not know
+|-- Forbidden               forbidden        a cross-site request or a foreign host name
+|-- TooLarge                too_large        a body over its cap
+|-- Conflict                conflict         the state of things does not allow it
+|   |-- DuplicateName       duplicate_name   a study of this name exists
+|   |-- StaleClaim          stale_claim      a newer claim of this worker was seen
+|   |-- Unreported          unreported       no visible report at that step
+|   |-- BlobMissing         blob_missing     upload the blob first
+|   |-- Superseded          superseded       a newer attempt holds the trial
+|   |-- Finished            finished         the trial is terminal
+|   |-- Stopped             stopped          the trial was stopped and is not RUNNING
+|   |-- Cancelled           cancelled        the trial was cancelled
+|   `-- Paused              paused           the trial is paused
+|-- Unavailable             unavailable      try again later (database busy, shutting down)
+|-- ServerUnreachable       unreachable      no answer at the address (raised by the client)
+|-- StartupError            startup          the server or worker cannot start; one clear line
+`-- TrialError              trial            raised by the training loop, ends one trial
+    |-- Diverged            diverged         loss or gradient is not finite
+    `-- OutOfMemory         oom              the device or host has no memory left
 """
 
 from __future__ import annotations

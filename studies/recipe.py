@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 SHA256: Final = r"^[0-9a-f]{64}$"
 
 
-def knob(  # noqa: PLR0913 - one row of the table
+def knob(
     default: Any,
     meaning: str,
     *,
@@ -151,9 +151,7 @@ class TrainRecipe(Section):
         "none", "l1: J + λ‖θ‖₁; l2: J + λ‖θ‖₂²; decoupled: θ ← θ − ηλθ beside the step",
         source="arXiv:1711.05101 (decoupled)",
     )  # fmt: skip
-    lambda_: float = knob(
-        0.0, "λ, the weight of the regularizer", alias="lambda", ge=0.0, le=1e3
-    )
+    lambda_: float = knob(0.0, "λ, the weight of the regularizer", alias="lambda", ge=0.0, le=1e3)
     regularized: Literal["weights", "all"] = knob(
         "weights", "which parameters θ means: matrices and embeddings, or biases and gains too",
         source="common practice",

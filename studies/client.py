@@ -1,0 +1,327 @@
+"""The typed client of the REST API: `Client` for people, `WorkerClient` for workers.
+
+    client = Client("http://127.0.0.1:8080", token="lmt_...")
+    study = client.studies.create(load_spec(Path("study.yaml")))
+    print(client.studies.best(study.name).params)
+
+Every method raises the error that the server's problem stands for (studies/errors.py), and
+ServerUnreachable when nobody answers. A method sends its request once; workers retry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import httpx
+from pydantic import BaseModel
+
+from studies import wire
+from studies.errors import InvalidInput, ServerUnreachable, Unauthorized, from_problem
+from studies.spec import StudySpec
+from studies.trial import TrialState
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+_CHUNK: Final = 1 << 20  # bytes per read of an uploaded file
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def home() -> Path:
+    """Returns the folder that holds the token, the database and the logs: LMTUNE_HOME."""
+    return Path(os.environ.get("LMTUNE_HOME") or ".lmtune")
+
+
+def find_token() -> str:
+    """Returns LMTUNE_TOKEN, or the token the server wrote into LMTUNE_HOME; else raises."""
+    if token := os.environ.get("LMTUNE_TOKEN"):
+        return token.strip()
+    path = home() / "token"
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        raise Unauthorized(
+            f"no token: set LMTUNE_TOKEN, or LMTUNE_HOME to the server's folder ({path} is missing)"
+        ) from None
+
+
+def find_url() -> str:
+    """Returns LMTUNE_URL, or the address the server wrote into LMTUNE_HOME, or the default."""
+    if url := os.environ.get("LMTUNE_URL"):
+        return url
+    try:
+        return (home() / "url").read_text(encoding="utf-8").strip()
+    except OSError:
+        return DEFAULT_URL
+
+
+class Http:
+    """One connection to a server: the seam below which httpx and its transports lie."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = (url or find_url()).rstrip("/")
+        headers = {"Authorization": f"Bearer {token or find_token()}"}
+        self._http = httpx.Client(
+            base_url=self.url + "/api/v1", headers=headers, timeout=timeout, transport=transport
+        )
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._http.close()
+
+    def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        """Returns a successful response; raises the error that a failed one stands for."""
+        try:
+            response = self._http.request(method, path, **kwargs)
+        except httpx.TransportError as error:
+            raise ServerUnreachable(f"no answer from {self.url}: {error}") from error
+        self.raise_for(response)
+        return response
+
+    def stream_to(self, path: str, target: Path) -> str:
+        """Downloads into a new file; returns the content's sha256."""
+        digest = hashlib.sha256()
+        try:
+            with self._http.stream("GET", path) as response, target.open("wb") as file:
+                if response.is_error:
+                    response.read()
+                self.raise_for(response)
+                for chunk in response.iter_bytes():
+                    digest.update(chunk)
+                    file.write(chunk)
+        except httpx.TransportError as error:
+            raise ServerUnreachable(f"no answer from {self.url}: {error}") from error
+        return digest.hexdigest()
+
+    @staticmethod
+    def raise_for(response: httpx.Response) -> None:
+        """Raises the error a problem+json answer stands for."""
+        if not response.is_error:
+            return
+        try:
+            problem = response.json()
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            problem = {}
+        problem.setdefault("detail", f"HTTP {response.status_code} from {response.url}")
+        if response.status_code in (429, 503):
+            problem["code"] = "unavailable"
+        raise from_problem(problem)
+
+    def get(self, path: str, model: type[ModelT], **params: Any) -> ModelT:
+        """Returns the body of a GET."""
+        said = {name: value for name, value in params.items() if value is not None}
+        return model.model_validate(self.request("GET", path, params=said).json())
+
+    def post(
+        self, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        """Sends JSON; returns the answer."""
+        content = (
+            body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
+        )
+        return self.request("POST", path, json=content, headers=headers)
+
+
+class Studies:
+    """Studies and their trials."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def create(self, spec: StudySpec, base: Path = Path()) -> wire.StudyView:
+        """Creates the study; uploads the text it names by path (relative to `base`) first."""
+        document = spec.document()
+        if path := document["data"].pop("path", None):
+            document["data"]["sha256"] = Data(self._http).add(base / path).sha256
+        answer = self._http.post("/studies", document)
+        return wire.StudyView.model_validate(answer.json())
+
+    def list(self, archived: bool = False) -> Iterator[wire.StudyView]:
+        """Yields the studies, newest first."""
+        yield from self._pages("/studies", wire.StudyView, archived=archived)
+
+    def get(self, name: str) -> wire.StudyView:
+        """Returns one study."""
+        return self._http.get(f"/studies/{name}", wire.StudyView)
+
+    def act(self, name: str, action: str) -> wire.StudyView:
+        """Does pause, resume, stop, archive or unarchive; returns the study."""
+        answer = self._http.post(f"/studies/{name}/{action}")
+        return wire.StudyView.model_validate(answer.json())
+
+    def trials(self, name: str, state: TrialState | None = None) -> Iterator[wire.TrialView]:
+        """Yields the trials in order of their numbers."""
+        yield from self._pages(f"/studies/{name}/trials", wire.TrialView, state=state)
+
+    def trial(self, name: str, number: int) -> wire.TrialDetail:
+        """Returns a trial with its curve and attempts."""
+        return self._http.get(f"/studies/{name}/trials/{number}", wire.TrialDetail)
+
+    def best(self, name: str) -> wire.TrialDetail:
+        """Returns the best complete trial; raises NotFound before there is one."""
+        return self._http.get(f"/studies/{name}/best", wire.TrialDetail)
+
+    def enqueue(self, name: str, params: dict[str, Any]) -> wire.TrialView:
+        """Adds a configuration that is tried next."""
+        answer = self._http.post(f"/studies/{name}/trials", wire.EnqueueBody(params=params))
+        return wire.TrialView.model_validate(answer.json())
+
+    def cancel(self, name: str, number: int) -> wire.TrialView:
+        """Cancels a trial."""
+        answer = self._http.post(f"/studies/{name}/trials/{number}/cancel")
+        return wire.TrialView.model_validate(answer.json())
+
+    def _pages(self, path: str, model: type[ModelT], **params: Any) -> Iterator[ModelT]:
+        cursor: str | None = None
+        while True:
+            said = {k: v for k, v in {**params, "cursor": cursor}.items() if v is not None}
+            page = self._http.request("GET", path, params=said).json()
+            yield from map(model.model_validate, page["items"])
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+
+class Data:
+    """Uploaded texts."""
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+
+    def add(self, path: Path) -> wire.DataView:
+        """Uploads a file unless the server has it; returns its hash and name."""
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                file.seek(0)
+                chunks = iter(lambda: file.read(_CHUNK), b"")
+                answer = self._http.request(
+                    "PUT", f"/data/{digest}", params={"name": path.name}, content=chunks
+                )
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InvalidInput.of("data.path", f"{path}: {reason}", "name a text file") from None
+        return wire.DataView.model_validate(answer.json())
+
+    def list(self) -> Sequence[wire.DataView]:
+        """Returns the uploaded texts."""
+        return [wire.DataView.model_validate(d) for d in self._http.request("GET", "/data").json()]
+
+
+class Client:
+    """The API for people; address and token are found in LMTUNE_HOME unless given."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.http = Http(url, token, transport=transport)
+        self.studies = Studies(self.http)
+        self.data = Data(self.http)
+
+    def workers(self) -> list[wire.WorkerView]:
+        """Returns the workers that the server knows, the newest first."""
+        rows = self.http.request("GET", "/workers").json()
+        return [wire.WorkerView.model_validate(row) for row in rows]
+
+    def login_link(self) -> wire.LoginLink:
+        """Returns a new link that signs one browser in, once."""
+        return wire.LoginLink.model_validate(self.http.post("/login-links").json())
+
+
+class Attempt:
+    """The calls of one attempt, each fenced by its number and lease token."""
+
+    def __init__(self, http: Http, grant: wire.Grant, lease_token: str) -> None:
+        self._http, self.grant = http, grant
+        self._path = f"/trials/{grant.trial_id}/attempts/{grant.attempt}"
+        self._headers = {wire.LEASE_HEADER: lease_token}
+
+    def _post(self, verb: str, body: BaseModel, model: type[ModelT]) -> ModelT:
+        answer = self._http.post(f"{self._path}/{verb}", body, headers=self._headers)
+        return model.model_validate(answer.json())
+
+    def heartbeat(self, step: int, environment: dict[str, Any] | None = None) -> wire.DecisionView:
+        """Renews the lease; returns the standing decision."""
+        body = wire.HeartbeatBody(step=step, environment=environment)
+        return self._post("heartbeat", body, wire.DecisionView)
+
+    def report(self, items: Sequence[wire.ReportItem]) -> wire.ReportAnswer:
+        """Stores reports in order; the same report may be sent again."""
+        return self._post("reports", wire.ReportBody(items=list(items)), wire.ReportAnswer)
+
+    def checkpoint(self, body: wire.CheckpointBody) -> wire.DecisionView:
+        """Commits an uploaded blob as the trial's newest checkpoint."""
+        return self._post("checkpoints", body, wire.DecisionView)
+
+    def resume(self, step: int | None) -> wire.DecisionView:
+        """Says where this attempt really starts, before its first report."""
+        return self._post("resume", wire.ResumeBody(step=step), wire.DecisionView)
+
+    def finish(self, body: wire.FinishBody) -> wire.FinishAnswer:
+        """Ends the attempt; the same finish may be sent again."""
+        return self._post("finish", body, wire.FinishAnswer)
+
+    def log(self, text: str) -> None:
+        """Appends to the attempt's log [<= 64 KiB a call]; best effort."""
+        headers = {**self._headers, "Content-Type": "text/plain; charset=utf-8"}
+        content = text.encode()[-65_536:]
+        self._http.request("POST", f"{self._path}/log", content=content, headers=headers)
+
+    def upload(self, sha256: str, path: Path) -> None:
+        """Uploads a checkpoint file; a blob the server has is not sent twice."""
+        with path.open("rb") as file:
+            chunks = iter(lambda: file.read(_CHUNK), b"")
+            self._http.request("PUT", f"/blobs/{sha256}", content=chunks, headers=self._headers)
+
+
+class WorkerClient:
+    """The worker protocol."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.http = Http(url, token, timeout=timeout, transport=transport)
+
+    def register(self, body: wire.RegisterBody) -> wire.Registered:
+        """Makes this process known; once in its life."""
+        return wire.Registered.model_validate(self.http.post("/workers", body).json())
+
+    def claim(self, worker_id: int, body: wire.ClaimBody) -> wire.Grant | None:
+        """Returns a granted trial, or None when there is nothing to do now."""
+        answer = self.http.post(f"/workers/{worker_id}/claim", body)
+        return None if answer.status_code == 204 else wire.Grant.model_validate(answer.json())
+
+    def goodbye(self, worker_id: int) -> None:
+        """Says that this worker ends and holds no trial."""
+        self.http.request("DELETE", f"/workers/{worker_id}")
+
+    def attempt(self, grant: wire.Grant, lease_token: str) -> Attempt:
+        """Returns the calls of a granted attempt."""
+        return Attempt(self.http, grant, lease_token)
+
+    def download_data(self, sha256: str, target: Path) -> str:
+        """Downloads a text into a file; returns the hash of what came."""
+        return self.http.stream_to(f"/data/{sha256}", target)
+
+    def download_blob(self, sha256: str, target: Path) -> str:
+        """Downloads a checkpoint into a file; returns the hash of what came."""
+        return self.http.stream_to(f"/blobs/{sha256}", target)

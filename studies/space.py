@@ -1,0 +1,241 @@
+"""The search space: which knobs are searched, over what, and under which condition.
+
+A study file writes one entry per knob, `learning_rate: {log: [1.0e-4, 1.0e-1]}`; `build` turns
+the entries into typed parameters in an order where every condition stands before what it governs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from studies.errors import FieldError, InvalidInput
+from studies.recipe import KNOBS, Knob
+
+Scalar = bool | int | float | str
+
+
+class Entry(BaseModel):
+    """One line of a study's `search` section: exactly one of log, uniform and choice."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    log: tuple[float, float] | None = Field(None, description="[low, high], even in log scale")
+    uniform: tuple[float, float] | None = Field(None, description="[low, high], even in value")
+    choice: tuple[Scalar, ...] | None = Field(None, description="the values to choose from")
+    step: float | None = Field(None, gt=0, description="distance of neighbours (uniform only)")
+    points: int | None = Field(None, ge=2, description="points on the range (sampler grid only)")
+    when: dict[str, Scalar | tuple[Scalar, ...]] | None = Field(
+        None, description="searched only where these searched choices have one of these values"
+    )
+
+
+@dataclass(frozen=True)
+class Param:
+    """A searched knob; `when` maps a governing parameter to the values that activate this one."""
+
+    name: str
+    when: Mapping[str, tuple[Scalar, ...]] = field(default_factory=dict, kw_only=True)
+
+    def active(self, values: Mapping[str, Any]) -> bool:
+        """True when the values chosen so far activate this parameter."""
+        return all(name in values and values[name] in ok for name, ok in self.when.items())
+
+
+@dataclass(frozen=True)
+class FloatParam(Param):
+    """A real range [low, high], both ends included."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    points: int | None = None  # grid only
+
+
+@dataclass(frozen=True)
+class IntParam(Param):
+    """An integer range [low, high], both ends included."""
+
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+    points: int | None = None  # grid only
+
+
+@dataclass(frozen=True)
+class CategoricalParam(Param):
+    """A list of distinct values without order."""
+
+    choices: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The searched parameters; a parameter stands after all that govern it."""
+
+    params: tuple[Param, ...] = ()
+
+    def __iter__(self) -> Iterator[Param]:
+        return iter(self.params)
+
+    def __len__(self) -> int:
+        return len(self.params)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The searched knobs' names, in order."""
+        return tuple(param.name for param in self.params)
+
+    @property
+    def conditional(self) -> bool:
+        """True when some parameter is searched only under a condition."""
+        return any(param.when for param in self.params)
+
+
+def build(entries: Mapping[str, Entry]) -> SearchSpace:
+    """Returns the space that the entries describe.
+
+    Raises:
+        InvalidInput: with one error per wrong entry, each naming the field and the remedy.
+    """
+    errors: list[FieldError] = []
+    params: dict[str, Param] = {}
+    for name, entry in entries.items():
+        try:
+            params[name] = _param(name, entry)
+        except InvalidInput as error:
+            errors += error.errors
+    for param in params.values():
+        errors += _condition_errors(param, params)
+    if errors:
+        raise InvalidInput(errors)
+    return SearchSpace(_ordered(params))
+
+
+def near(name: str, names: list[str]) -> str:
+    """Returns ", did you mean X?" for the nearest of the names, or nothing."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _param(name: str, entry: Entry) -> Param:
+    where = f"search.{name}"
+    knob = KNOBS.get(name)
+    if knob is None or not knob.searchable:
+        names = [k.name for k in KNOBS.values() if k.searchable]
+        message = "there is no such knob" if knob is None else "this knob cannot be searched"
+        raise InvalidInput.of(where, message, near(name, names) or "see docs/search-space.md")
+    given = [kind for kind in ("log", "uniform", "choice") if getattr(entry, kind) is not None]
+    if len(given) != 1:
+        raise InvalidInput.of(where, "needs exactly one of log, uniform and choice")
+    when = {
+        other: values if isinstance(values, tuple) else (values,)
+        for other, values in (entry.when or {}).items()
+    }
+    if entry.choice is not None:
+        return _categorical(where, knob, entry, when)
+    return _range(where, knob, entry, when, "log" if entry.log is not None else "uniform")
+
+
+def _categorical(
+    where: str, knob: Knob, entry: Entry, when: dict[str, tuple[Scalar, ...]]
+) -> CategoricalParam:
+    assert entry.choice is not None  # noqa: S101 - the caller looked
+    if entry.step is not None or entry.points is not None:
+        raise InvalidInput.of(where, "step and points belong to a range, not to a choice")
+    values = tuple(_checked(f"{where}.choice", knob, value) for value in entry.choice)
+    if not values or len(set(values)) < len(values):
+        raise InvalidInput.of(f"{where}.choice", "needs at least one value, all distinct")
+    return CategoricalParam(knob.name, values, when=when)
+
+
+def _range(
+    where: str,
+    knob: Knob,
+    entry: Entry,
+    when: dict[str, tuple[Scalar, ...]],
+    kind: Literal["log", "uniform"],
+) -> Param:
+    bounds: tuple[float, float] = getattr(entry, kind)
+    where = f"{where}.{kind}"
+    if knob.kind not in ("int", "float"):
+        raise InvalidInput.of(
+            where,
+            "this knob is not a number",
+            f"choice: [{', '.join(map(str, knob.choices or []))}]",
+        )
+    if kind == "log" and bounds[0] <= 0:
+        raise InvalidInput.of(
+            where, f"a log range must start above 0, not at {bounds[0]:g}", "raise the lower bound"
+        )
+    if bounds[0] >= bounds[1]:
+        raise InvalidInput.of(
+            where,
+            f"the lower bound {bounds[0]:g} is not below the upper bound {bounds[1]:g}",
+            f"write {kind}: [{bounds[1]:g}, {bounds[0]:g}]"
+            if bounds[0] > bounds[1]
+            else f"fix the knob under `{knob.section}:` instead",
+        )
+    if kind == "log" and entry.step is not None:
+        raise InvalidInput.of(where, "step belongs to a uniform range")
+    low, high = (_checked(where, knob, bound) for bound in bounds)
+    if knob.kind == "float":
+        return FloatParam(knob.name, low, high, kind == "log", entry.step, entry.points, when=when)
+    step = entry.step if entry.step is not None else 1
+    if step != int(step):
+        raise InvalidInput.of(where, f"the step of an integer knob is an integer, not {step:g}")
+    return IntParam(knob.name, low, high, kind == "log", int(step), entry.points, when=when)
+
+
+def _checked(where: str, knob: Knob, value: Any) -> Any:
+    try:
+        return knob.check(value)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"]
+        raise InvalidInput.of(where, f"{value!r} is not a {knob.name}: {reason}") from None
+
+
+def _condition_errors(param: Param, params: Mapping[str, Param]) -> Iterator[FieldError]:
+    for other, values in param.when.items():
+        where = f"search.{param.name}.when.{other}"
+        governor = params.get(other)
+        if not isinstance(governor, CategoricalParam):
+            yield FieldError(where, "is not a searched choice", "search it with `choice`")
+        elif unknown := [value for value in values if value not in governor.choices]:
+            yield FieldError(where, f"{unknown[0]!r} is not among its choices")
+        elif _governs(param.name, other, params):
+            yield FieldError(where, "the conditions go round in a circle", "remove one `when`")
+
+
+def _governs(name: str, other: str, params: Mapping[str, Param]) -> bool:
+    """True when `name` stands somewhere among the conditions of `other`."""
+    seen: set[str] = set()
+    todo = [other]
+    while todo:
+        here = todo.pop()
+        if here == name:
+            return True
+        if here in params and here not in seen:
+            seen.add(here)
+            todo += params[here].when
+    return False
+
+
+def _ordered(params: Mapping[str, Param]) -> tuple[Param, ...]:
+    """Returns the parameters in the file's order, each after those that govern it."""
+    done: dict[str, Param] = {}
+
+    def place(param: Param) -> None:
+        for other in param.when:
+            place(params[other])
+        done.setdefault(param.name, param)
+
+    for param in params.values():
+        place(param)
+    return tuple(done.values())

@@ -1,0 +1,309 @@
+"""The study file: objective, recipe, search space, sampler, scheduler, budget; validated whole."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from studies import space as spaces
+from studies.errors import FieldError, InvalidInput
+from studies.recipe import KNOBS, DataRecipe, ModelRecipe, Recipe, TrainRecipe, trial_seed
+from studies.space import CategoricalParam, Entry, FloatParam, IntParam, Param, SearchSpace
+
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+METRICS: Final = (
+    "validation_loss",
+    "bits_per_byte",
+    "perplexity",
+    "train_loss",
+    "tokens_per_second",
+)
+_CORNERS: Final = 1_024  # combinations of extremes tried when a spec is checked
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+def _seconds(value: Any) -> Any:
+    """Returns a duration in seconds; text like 90s, 10m or 1h30m is understood."""
+    if not isinstance(value, str) or re.fullmatch(r"[0-9.]+", value):
+        return value
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhd])", value)
+    if not parts or "".join(n + u for n, u in parts) != value:
+        raise ValueError(f"{value!r} is not a duration; write 90s, 10m, 1h30m or 2d")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=10 * 365 * 86_400)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Objective(_Part):
+    """What is tuned for."""
+
+    metric: Literal[
+        "validation_loss", "bits_per_byte", "perplexity", "train_loss", "tokens_per_second"
+    ] = Field("validation_loss", description="a reported metric, read at the trial's final step")
+    direction: Literal["minimize", "maximize"] = "minimize"
+
+
+class Sampler(_Part):
+    """How the next configuration is chosen (Optuna's samplers)."""
+
+    kind: Literal["random", "tpe", "qmc", "grid"] = "tpe"
+    seed: int = Field(0, ge=0, lt=2**63, description="the study's seed; trials' seeds follow it")
+    startup_trials: int = Field(10, ge=1, le=10_000, description="random trials first (tpe)")
+    order: Literal["given", "ascending", "descending", "random"] = Field(
+        "given", description="order of the points (grid); descending tries the largest first"
+    )
+
+
+class Scheduler(_Part):
+    """Which trials are ended early."""
+
+    kind: Literal["none", "median", "asha"] = "none"
+    min_steps: int = Field(100, ge=1, description="no trial is judged before this step [steps]")
+    reduction_factor: int = Field(
+        3, ge=2, le=100, description="one in this many is promoted at a rung (asha)"
+    )
+    startup_trials: int = Field(
+        5, ge=0, le=10_000, description="trials with a value before any is judged (median)"
+    )
+
+
+class Budget(_Part):
+    """When the study ends: whichever comes first."""
+
+    trials: int = Field(16, ge=1, le=1_000_000, description="configurations tried")
+    wall_time: Duration | None = Field(None, description="time spent RUNNING, as 90s, 10m or 2h")
+
+
+class StudySpec(_Part):
+    """A whole study, as a study file or `POST /api/v1/studies` gives it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "shakespeare-lstm",
+                    "data": {"builtin": "stdlib", "tokenizer": "bytes"},
+                    "model": {"kind": "lstm", "embedding_dim": 128, "hidden_dim": 256},
+                    "train": {"steps": 300, "batch_size": 32, "sequence_length": 64},
+                    "search": {
+                        "learning_rate": {"log": [1e-4, 1e-1]},
+                        "regularizer": {"choice": ["none", "l1", "l2"]},
+                        "lambda": {"log": [1e-8, 1e-3], "when": {"regularizer": ["l1", "l2"]}},
+                        "dropout": {"uniform": [0.0, 0.5]},
+                    },
+                    "sampler": {"kind": "tpe", "seed": 7},
+                    "scheduler": {"kind": "asha", "min_steps": 50},
+                    "budget": {"trials": 16, "wall_time": "10m"},
+                }
+            ]
+        }
+    )
+
+    name: str = Field(pattern=NAME_PATTERN, description="letters, digits, dot, dash, underscore")
+    description: str = Field("", max_length=2_000)
+    data: DataRecipe
+    model: ModelRecipe = ModelRecipe()
+    train: TrainRecipe = TrainRecipe()
+    search: dict[str, Entry] = Field(default_factory=dict)
+    objective: Objective = Objective()
+    sampler: Sampler = Sampler()
+    scheduler: Scheduler = Scheduler()
+    budget: Budget = Budget()
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The typed search space; raises InvalidInput where an entry is wrong."""
+        return spaces.build(self.search)
+
+    def recipe(self, params: Mapping[str, Any], number: int) -> Recipe:
+        """Returns the recipe of a trial.
+
+        Args:
+            params: the sampled values by knob name.
+            number: the trial's number in the study, from 0; decides the seed with the study's.
+
+        Raises:
+            InvalidInput: the sampled values do not fit together.
+        """
+        try:
+            recipe = Recipe(data=self.data, model=self.model, train=self.train)
+            if self.train.seed is None:
+                params = {**params, "seed": trial_seed(self.sampler.seed, number)}
+            return recipe.with_knobs(dict(params))
+        except ValidationError as error:
+            raise InvalidInput(field_errors(error.errors())) from None
+
+    def document(self) -> dict[str, Any]:
+        """Returns the study as JSON values, with what was said and the sampler's seed."""
+        said = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        said["sampler"] = {**said.get("sampler", {}), "seed": self.sampler.seed}
+        return said
+
+    def yaml(self) -> str:
+        """Returns the study as a YAML study file."""
+        return yaml.safe_dump(self.document(), sort_keys=False, allow_unicode=True)
+
+
+def parse_spec(document: Any) -> StudySpec:
+    """Returns the checked study that a decoded YAML or JSON document describes.
+
+    Raises:
+        InvalidInput: one FieldError for each wrong field.
+    """
+    if not isinstance(document, Mapping):
+        raise InvalidInput.of("study", "is not a mapping", "write `name:`, `data:`, `search:` ...")
+    try:
+        spec = StudySpec.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput(field_errors(error.errors())) from None
+    check(spec)
+    return spec
+
+
+def load_spec(path: Path) -> StudySpec:
+    """Returns the checked study in a YAML or JSON file; raises InvalidInput."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput.of(str(path), f"cannot be read: {error}") from None
+    try:
+        return parse_spec(yaml.load(text, Loader=_UniqueKeys))  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise InvalidInput.of(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader; a key written twice is an error rather than a silent choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Returns the mapping; raises yaml.YAMLError for a repeated key."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands twice, {node.start_mark}")
+        return super().construct_mapping(node, deep)
+
+
+def check(spec: StudySpec) -> None:
+    """Raises InvalidInput unless the parts of the study fit together."""
+    errors = [*_fixed_and_searched(spec), *_scheduler_errors(spec)]
+    space = spec.space  # raises for its own errors
+    errors += [*_grid_errors(spec, space), *_lambda_errors(spec)]
+    if not errors:
+        errors += _corner_errors(spec, space)
+    if errors:
+        raise InvalidInput(errors)
+
+
+def _fixed_and_searched(spec: StudySpec) -> list[FieldError]:
+    fixed = {
+        (type(part).model_fields[field].alias or field): section
+        for section in ("data", "model", "train")
+        for part in [getattr(spec, section)]
+        for field in part.model_fields_set
+    }
+    return [
+        FieldError(f"search.{name}", f"is also fixed under {fixed[name]}", "remove one of the two")
+        for name in spec.search
+        if name in fixed
+    ]
+
+
+def _scheduler_errors(spec: StudySpec) -> list[FieldError]:
+    if spec.scheduler.kind == "none" or spec.scheduler.min_steps <= spec.train.steps:
+        return []
+    message = f"{spec.scheduler.min_steps} steps is more than train.steps ({spec.train.steps})"
+    return [FieldError("scheduler.min_steps", message, "lower it, or train longer")]
+
+
+def _grid_errors(spec: StudySpec, space: SearchSpace) -> list[FieldError]:
+    ranges = [param for param in space if isinstance(param, FloatParam | IntParam)]
+    if spec.sampler.kind != "grid":
+        return [
+            FieldError(f"search.{param.name}.points", "is for the grid sampler only", "remove it")
+            for param in ranges
+            if param.points is not None
+        ]
+    if not space.params:
+        return [FieldError("search", "the grid sampler needs at least one searched knob")]
+    return [
+        FieldError(f"search.{param.name}", "the grid sampler needs points", "add `points: 4`")
+        for param in ranges
+        if param.points is None and (isinstance(param, FloatParam) and param.step is None)
+    ]
+
+
+def _lambda_errors(spec: StudySpec) -> list[FieldError]:
+    regularized = "regularizer" in spec.search or spec.train.regularizer != "none"
+    if "lambda" not in spec.search or regularized:
+        return []
+    message = "has no effect while the regularizer is none"
+    remedy = "set train.regularizer to l1, l2 or decoupled, or search it"
+    return [FieldError("search.lambda", message, remedy)]
+
+
+def _corner_errors(spec: StudySpec, space: SearchSpace) -> list[FieldError]:
+    """Errors of the first combination of extreme values that makes no recipe."""
+    corners = itertools.product(*(_extremes(param) for param in space))
+    for corner in itertools.islice(corners, _CORNERS):
+        values = dict(zip(space.names, corner, strict=True))
+        try:
+            spec.recipe(values, 0)
+        except InvalidInput as error:
+            return [
+                FieldError(e.field, f"{e.message} (with {values})", e.remedy) for e in error.errors
+            ]
+    return []
+
+
+def _extremes(param: Param) -> Sequence[Any]:
+    if isinstance(param, CategoricalParam):
+        return param.choices
+    assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds
+    return (param.low, param.high)
+
+
+def field_errors(errors: Sequence[Any]) -> list[FieldError]:
+    """Returns pydantic's error list in lmtune's form, with a remedy where one is known."""
+    return [_field_error(error) for error in errors]
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    path = [str(part) for part in error["loc"] if part != "body"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    remedy = ""
+    if error["type"] == "extra_forbidden":
+        message, remedy = "there is no such field", _remedy_for_unknown(path)
+    elif error["type"] == "missing":
+        message, remedy = "is missing", "add it"
+    elif error["type"] == "string_pattern_mismatch" and path == ["name"]:
+        message = "use 1 to 64 letters, digits, dots, dashes and underscores"
+    elif error["type"] in ("value_error", "literal_error"):
+        remedy = ""
+    elif "input" in error:
+        message = f"{error['input']!r}: {message}"[:300]
+    return FieldError(".".join(path) or "study", message, remedy)
+
+
+def _remedy_for_unknown(path: list[str]) -> str:
+    name = path[-1]
+    knob = KNOBS.get(name)
+    if knob is not None:
+        return f"{name} belongs under `{knob.section}:`"
+    if len(path) == 2 and path[0] in ("data", "model", "train"):
+        return spaces.near(name, [k.name for k in KNOBS.values() if k.section == path[0]])
+    known = {"": StudySpec, "sampler": Sampler, "scheduler": Scheduler, "budget": Budget}
+    part = known.get(".".join(path[:-1]))
+    return spaces.near(name, list(part.model_fields)) if part else ""
