@@ -194,7 +194,7 @@ BY_CODE: Mapping[str, type[LmtuneError]] = {error.code: error for error in _tree
 
 
 def from_problem(problem: Mapping[str, Any]) -> LmtuneError:
-    """Returns the error that a problem+json body stands for, the inverse of the server's mapping."""
+    """Returns the error that a problem+json body stands for: the inverse of the server's map."""
     code, detail = str(problem.get("code", "")), str(problem.get("detail", ""))
     if code == InvalidInput.code:
         return InvalidInput(

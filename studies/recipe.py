@@ -29,7 +29,7 @@ def knob(
     **bounds: Any,
 ) -> Any:
     """Returns a field that carries its row of the knob table."""
-    row = {"unit": unit, "source": source, "searchable": searchable}
+    row: dict[str, Any] = {"unit": unit, "source": source, "searchable": searchable}
     return Field(default, description=meaning, alias=alias, json_schema_extra=row, **bounds)
 
 
@@ -192,9 +192,9 @@ class Recipe(Section):
             raise ValueError(
                 f"heads ({model.heads}) must divide embedding_dim ({model.embedding_dim})"
             )
-        if model.kind == "gpt" and model.positions == "rotary":
-            if model.embedding_dim // model.heads % 2:
-                raise ValueError("rotary positions need an even embedding_dim / heads")
+        rotary = model.kind == "gpt" and model.positions == "rotary"
+        if rotary and model.embedding_dim // model.heads % 2:
+            raise ValueError("rotary positions need an even embedding_dim / heads")
         if model.kind == "lstm" and model.tied_weights and model.embedding_dim != model.hidden_dim:
             raise ValueError("tied_weights of an lstm need embedding_dim equal to hidden_dim")
         return self
@@ -283,7 +283,7 @@ _FIELDS: Final = {
 }
 KNOBS: Final[dict[str, Knob]] = {name: _row(*where) for name, where in _FIELDS.items()}
 _ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
-    name: TypeAdapter(Annotated[info.annotation, name, *info.metadata])
+    name: TypeAdapter(Annotated[info.annotation, name, *info.metadata])  # type: ignore[arg-type]
     for name, (_, _, info) in _FIELDS.items()
 }
 

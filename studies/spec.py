@@ -304,6 +304,11 @@ def _remedy_for_unknown(path: list[str]) -> str:
         return f"{name} belongs under `{knob.section}:`"
     if len(path) == 2 and path[0] in ("data", "model", "train"):
         return spaces.near(name, [k.name for k in KNOBS.values() if k.section == path[0]])
-    known = {"": StudySpec, "sampler": Sampler, "scheduler": Scheduler, "budget": Budget}
+    known: dict[str, type[BaseModel]] = {
+        "": StudySpec,
+        "sampler": Sampler,
+        "scheduler": Scheduler,
+        "budget": Budget,
+    }
     part = known.get(".".join(path[:-1]))
     return spaces.near(name, list(part.model_fields)) if part else ""
