@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from studies import space as spaces
 from studies.errors import FieldError, InvalidInput
+from studies.files import read_document
 from studies.recipe import KNOBS, DataRecipe, ModelRecipe, Recipe, TrainRecipe, trial_seed
 from studies.space import CategoricalParam, Entry, FloatParam, IntParam, Param, SearchSpace
 
@@ -174,26 +175,26 @@ def parse_spec(document: Any) -> StudySpec:
 
 def load_spec(path: Path) -> StudySpec:
     """Returns the checked study in a YAML or JSON file; raises InvalidInput."""
+    return parse_spec(read_document(path))
+
+
+def parse_recipe(document: Any) -> Recipe:
+    """Returns the checked recipe that a decoded document describes; raises InvalidInput."""
+    if not isinstance(document, Mapping):
+        raise InvalidInput.of("recipe", "is not a mapping", "write `data:`, `model:`, `train:`")
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput.of(str(path), f"cannot be read: {error}") from None
-    try:
-        return parse_spec(yaml.load(text, Loader=_UniqueKeys))  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise InvalidInput.of(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        raise InvalidInput(field_errors(error.errors())) from None
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader; a key written twice is an error rather than a silent choice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Returns the mapping; raises yaml.YAMLError for a repeated key."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} stands twice, {node.start_mark}")
-        return super().construct_mapping(node, deep)
+def load_recipe(path: Path) -> Recipe:
+    """Returns the recipe in a YAML or JSON file; its `data.path` is relative to the file."""
+    recipe = parse_recipe(read_document(path))
+    if recipe.data.path is None:
+        return recipe
+    data = recipe.data.model_copy(update={"path": str(path.parent / recipe.data.path)})
+    return recipe.model_copy(update={"data": data})
 
 
 def check(spec: StudySpec) -> None:
