@@ -1,0 +1,131 @@
+"""Learning curves: the objective's metric against steps, all trials in one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import plotly.graph_objects as go
+
+from service.figures import style
+from service.figures.data import (
+    MAX_POINTS,
+    MIN_CURVE_POINTS,
+    Point,
+    StudyData,
+    finite,
+    shown,
+    thin,
+    window,
+)
+
+_MARKED: Final = 400  # points up to which each is marked; a single report shows only so
+_BACK_TO_FRONT: Final = ("cancelled", "failed", "pruned", "waiting", "paused", "complete")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One trial's curve; `role` decides its colour and what lies over what."""
+
+    number: int
+    role: str
+    points: list[Point]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All curves, from back to front, and the range of the value axis."""
+
+    curves: list[Curve]
+    baseline: float | None
+    range: tuple[float, float] | None
+
+
+def curves_data(study: StudyData) -> Curves:
+    """Returns at most MAX_TRIALS curves of together about MAX_POINTS points."""
+    trials = shown(study, lambda trial: bool(trial.curve))
+    best = study.best
+    room = max(MAX_POINTS // max(len(trials), 1), MIN_CURVE_POINTS)
+    curves = [
+        Curve(
+            number=trial.number,
+            role="best" if trial is best else style.role_of(trial.state),
+            points=thin_curve(trial.curve, room),
+        )
+        for trial in trials
+    ]
+    order = (*_BACK_TO_FRONT, "running", "best")
+    curves.sort(key=lambda curve: (order.index(curve.role), curve.number))
+    values = [value for curve in curves for _, value in curve.points]
+    reference = [] if study.baseline is None else [study.baseline]
+    return Curves(curves, study.baseline, window([*values, *reference], study.direction))
+
+
+def thin_curve(points: Sequence[Point], limit: int) -> list[Point]:
+    """Returns at most `limit` finite points: first, last, lowest, highest, the rest spread."""
+    kept = [point for point in points if finite(point[1]) is not None]
+    if len(kept) <= limit:
+        return kept
+    by_value = sorted(range(len(kept)), key=lambda index: kept[index][1])
+    return thin(kept, limit, {0, len(kept) - 1, by_value[0], by_value[-1]})
+
+
+def curves(study: StudyData) -> go.Figure:
+    """Returns the learning curves."""
+    data = curves_data(study)
+    figure = style.figure(340)
+    marked = sum(len(curve.points) for curve in data.curves) <= _MARKED
+    for role in dict.fromkeys(curve.role for curve in data.curves):
+        figure.add_trace(_trace(role, [c for c in data.curves if c.role == role], marked=marked))
+    steps = [step for curve in data.curves for step, _ in curve.points]
+    style.add_baseline(figure, data.baseline, steps)
+    style.value_axis(figure, study.metric, data.range)
+    return figure.update_layout(xaxis={"title": {"text": "step"}, "rangemode": "tozero"})
+
+
+def trial_curve(metrics: Mapping[str, Sequence[Point]], baseline: float | None) -> go.Figure:
+    """Returns one trial's curves, the first metric in front.
+
+    Args:
+        metrics: (step, value) by name of the metric; metrics of one unit.
+        baseline: see StudyData.
+    """
+    figure = style.figure(320)
+    roles = ("best", "waiting", "running")
+    for role, (name, points) in zip(roles, metrics.items(), strict=False):
+        kept = thin_curve(points, MAX_POINTS // len(metrics))
+        mode = "lines+markers" if len(kept) <= _MARKED else "lines"
+        x, y = [step for step, _ in kept], [value for _, value in kept]
+        figure.add_trace(style.line(role, style.words(name), x=x, y=y, mode=mode))
+    ranges = [value for points in metrics.values() for _, value in points]
+    reference = [] if baseline is None else [baseline]
+    style.add_baseline(figure, baseline, [s for points in metrics.values() for s, _ in points])
+    name = next(iter(metrics), "")
+    style.value_axis(figure, name, window([*ranges, *reference], "minimize"))
+    return figure.update_layout(xaxis={"title": {"text": "step"}, "rangemode": "tozero"})
+
+
+def _trace(role: str, curves: Iterable[Curve], *, marked: bool) -> go.Scatter:
+    """Returns one trace for all curves of a role; a gap stands between two of them."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    numbers: list[int | None] = []
+    for curve in curves:
+        x += [*(step for step, _ in curve.points), None]
+        y += [*(value for _, value in curve.points), None]
+        numbers += [*(curve.number for _ in curve.points), None]
+    name = "best" if role == "best" else role
+    return style.line(
+        role,
+        name,
+        width=3.0 if role == "best" else 1.4,
+        mode="lines+markers" if marked or role == "running" else "lines",
+        marker={"size": 6 if role == "best" else 4, "color": style.COLOURS[role]},
+        opacity=0.55 if role in ("pruned", "cancelled", "failed") else 0.85,
+        x=x,
+        y=y,
+        customdata=numbers,
+        connectgaps=False,
+        hovertemplate="trial %{customdata}<br>step %{x}<br>%{y:.4g}<extra>" + name + "</extra>",
+    )

@@ -1,0 +1,122 @@
+"""Optimisation history: each trial's value by number, and the best so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import plotly.graph_objects as go
+
+from service.figures import style
+from service.figures.data import Point, StudyData, TrialData, shown, window
+from studies.trial import TrialState
+
+_VALUED: Final = (
+    TrialState.COMPLETE,
+    TrialState.PRUNED,
+    TrialState.PAUSED,
+    TrialState.WAITING,
+    TrialState.RUNNING,
+)
+_VALUELESS: Final = (TrialState.FAILED, TrialState.CANCELLED)
+
+
+@dataclass(frozen=True)
+class History:
+    """The points and lines of the figure.
+
+    Attributes:
+        points: (number, value) by state; a trial that is not over stands at its last report.
+        without: numbers of the trials that ended without a value, by state.
+        best: (number, best value so far): a point at each record, and one at the last trial.
+        winner: the best trial.
+        baseline: see StudyData.
+        range: of the value axis; None without values.
+        outside: how many points lie outside it.
+    """
+
+    points: dict[TrialState, list[Point]]
+    without: dict[TrialState, list[int]]
+    best: list[Point]
+    winner: Point | None
+    baseline: float | None
+    range: tuple[float, float] | None
+    outside: int
+
+
+def history_data(study: StudyData) -> History:
+    """Returns what the figure shows, at most MAX_TRIALS points with and without a value each."""
+    valued = shown(study, lambda t: t.state in _VALUED and t.score is not None)
+    lost = shown(study, lambda t: t.state in _VALUELESS)
+    points = {state: _points(valued, state) for state in _VALUED}
+    values = [value for group in points.values() for _, value in group]
+    reference = [] if study.baseline is None else [study.baseline]
+    span = window([*values, *reference], study.direction)
+    return History(
+        points={state: group for state, group in points.items() if group},
+        without={state: [t.number for t in lost if t.state is state] for state in _VALUELESS},
+        best=_best_so_far(study, points[TrialState.COMPLETE]),
+        winner=_winner(study),
+        baseline=study.baseline,
+        range=span,
+        outside=sum(not span[0] <= value <= span[1] for value in values) if span else 0,
+    )
+
+
+def history(study: StudyData) -> go.Figure:
+    """Returns the optimisation history."""
+    data = history_data(study)
+    figure = style.figure(340)
+    for state, points in data.points.items():
+        figure.add_trace(_dots(style.role_of(state), state.value.lower(), points))
+    for state, numbers in data.without.items():
+        if numbers:
+            figure.add_trace(_rug(style.role_of(state), state.value.lower(), numbers))
+    if data.best:
+        x, y = zip(*data.best, strict=True)
+        figure.add_trace(
+            style.line("best", "best so far", x=x, y=y, line_shape="hv", hoverinfo="skip")
+        )
+    if data.winner:
+        figure.add_trace(_dots("best", "best", [data.winner], showlegend=False))
+    style.add_baseline(figure, data.baseline, [n for n, _ in data.best])
+    style.value_axis(figure, study.metric, data.range, data.outside)
+    figure.update_layout(
+        xaxis={"title": {"text": "trial"}, "tickformat": "d"},
+        yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+    )
+    return figure
+
+
+def _points(trials: Sequence[TrialData], state: TrialState) -> list[Point]:
+    return [(t.number, t.score) for t in trials if t.state is state and t.score is not None]
+
+
+def _winner(study: StudyData) -> Point | None:
+    best = study.best
+    return (best.number, best.score) if best is not None and best.score is not None else None
+
+
+def _best_so_far(study: StudyData, complete: Sequence[Point]) -> list[Point]:
+    records: list[Point] = []
+    for number, value in complete:
+        if not records or study.better(value, records[-1][1]):
+            records.append((number, value))
+    last = max((trial.number for trial in study.trials), default=0)
+    return [*records, (last, records[-1][1])] if records else []
+
+
+def _dots(role: str, name: str, points: Sequence[Point], **trace: object) -> go.Scatter:
+    x, y = zip(*points, strict=True)
+    hover = "trial %{x}<br>%{y:.4g}<extra>" + name + "</extra>"
+    return style.dots(role, name, x=x, y=y, customdata=x, hovertemplate=hover, **trace)
+
+
+def _rug(role: str, name: str, numbers: Sequence[int]) -> go.Scatter:
+    """Returns marks at the foot of the plot: these trials have no value to stand at."""
+    hover = "trial %{x}<extra>" + name + "</extra>"
+    foot = [0.02] * len(numbers)
+    return style.dots(
+        role, name, x=numbers, y=foot, yaxis="y2", customdata=numbers, hovertemplate=hover
+    )
