@@ -1,0 +1,104 @@
+"""One real process of a test: started with a log, ended by its own id, its children with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    """Returns a TCP port of the loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Returns when the condition holds; raises TimeoutError, naming `what`, when it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"no {what} within {seconds:g} s")
+        time.sleep(0.05)
+
+
+class Process:
+    """A Python module that runs as its own process.
+
+    Children that outlive it (a server's workers after `kill`) are remembered, and `stop` ends
+    them too, each by its id.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], env: dict[str, str], log: Path):
+        self.command = [sys.executable, "-m", module, *arguments]
+        self.env = {**os.environ, "PYTHONUNBUFFERED": "1", **env}
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._children: set[psutil.Process] = set()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far, both streams."""
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, env=self.env, cwd=ROOT, stdout=log, stderr=log
+            )
+
+    def wait(self, seconds: float = 30.0) -> int:
+        """Returns the exit status once it has ended."""
+        assert self._process is not None, "not started"
+        return self._process.wait(seconds)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._remember_children()
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Ends it at once, as a crash would (kill -9); its children live on."""
+        self.signal(signal.SIGKILL)
+        self.wait()
+
+    def stop(self, seconds: float = 30.0) -> int | None:
+        """Ends it and every child; returns its exit status, None when it had to be killed."""
+        status = None
+        if self.running:
+            self.signal(signal.SIGTERM)
+            try:
+                status = self.wait(seconds)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        for child in self._live_children():
+            child.kill()
+        psutil.wait_procs(list(self._live_children()), timeout=5)
+        return status
+
+    def _remember_children(self) -> None:
+        if self.running:
+            self._children.update(psutil.Process(self.pid).children(recursive=True))
+
+    def _live_children(self) -> Iterator[psutil.Process]:
+        for child in self._children:
+            if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+                yield child
