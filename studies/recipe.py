@@ -8,29 +8,19 @@ names a knob without its section. `KNOBS` is the table, derived from the fields 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from studies.errors import FieldError
+from studies.knobs import Knob, SectionName, knob, row
 
 SHA256: Final = r"^[0-9a-f]{64}$"
 
 
-def knob(
-    default: Any,
-    meaning: str,
-    *,
-    unit: str = "",
-    source: str = "",
-    alias: str | None = None,
-    searchable: bool = True,
-    **bounds: Any,
-) -> Any:
-    """Returns a field that carries its row of the knob table."""
-    row: dict[str, Any] = {"unit": unit, "source": source, "searchable": searchable}
-    return Field(default, description=meaning, alias=alias, json_schema_extra=row, **bounds)
+def _misfit(field: str, message: str, remedy: str) -> ValueError:
+    """Returns the error of model knobs that do not fit together, with its own remedy."""
+    return ValueError(FieldError(f"model.{field}", message, remedy))
 
 
 class Section(BaseModel):
@@ -189,14 +179,26 @@ class Recipe(Section):
     def _fits_together(self) -> Recipe:
         model = self.model
         if model.kind == "gpt" and model.embedding_dim % model.heads:
-            raise ValueError(
-                f"heads ({model.heads}) must divide embedding_dim ({model.embedding_dim})"
+            raise _misfit(
+                "heads",
+                f"{model.heads} heads do not divide embedding_dim {model.embedding_dim}",
+                "make embedding_dim a multiple of heads",
             )
         rotary = model.kind == "gpt" and model.positions == "rotary"
         if rotary and model.embedding_dim // model.heads % 2:
-            raise ValueError("rotary positions need an even embedding_dim / heads")
+            raise _misfit(
+                "heads",
+                f"rotary positions need an even embedding_dim / heads, "
+                f"not {model.embedding_dim // model.heads}",
+                "double embedding_dim, or take learned positions",
+            )
         if model.kind == "lstm" and model.tied_weights and model.embedding_dim != model.hidden_dim:
-            raise ValueError("tied_weights of an lstm need embedding_dim equal to hidden_dim")
+            raise _misfit(
+                "tied_weights",
+                f"an lstm's tied weights need embedding_dim ({model.embedding_dim}) "
+                f"equal to hidden_dim ({model.hidden_dim})",
+                "make them equal, or set tied_weights: false",
+            )
         return self
 
     def with_knobs(self, values: dict[str, Any]) -> Recipe:
@@ -214,77 +216,15 @@ class Recipe(Section):
         return Recipe.model_validate(document)
 
 
-@dataclass(frozen=True)
-class Knob:
-    """One row of the knob table."""
-
-    name: str  # as written in a study file
-    section: Literal["data", "model", "train"]
-    meaning: str
-    unit: str
-    source: str
-    default: Any
-    annotation: Any  # the field's type with its bounds
-    searchable: bool
-    low: float | None  # inclusive unless `low_open`; None: unbounded or not a number
-    high: float | None
-    low_open: bool
-    high_open: bool
-
-    @property
-    def choices(self) -> tuple[Any, ...] | None:
-        """The values a named or boolean knob can take; None for numbers."""
-        if self.annotation is bool:
-            return (False, True)
-        return get_args(self.annotation) if self.kind == "name" else None
-
-    @property
-    def kind(self) -> Literal["int", "float", "bool", "name"]:
-        """What sort of value the knob holds."""
-        if self.annotation in (int, float, bool):
-            return self.annotation.__name__  # type: ignore[no-any-return]
-        return "name"
-
-    def check(self, value: Any) -> Any:
-        """Returns the value in the knob's own type; raises pydantic.ValidationError."""
-        return _ADAPTERS[self.name].validate_python(value)
-
-
-def _row(section: Literal["data", "model", "train"], field: str, info: FieldInfo) -> Knob:
-    extra = info.json_schema_extra
-    assert isinstance(extra, dict)  # noqa: S101 - every field is declared by knob()
-    lows = [(m.ge if isinstance(m, Ge) else m.gt) for m in info.metadata if isinstance(m, Ge | Gt)]
-    highs = [(m.le if isinstance(m, Le) else m.lt) for m in info.metadata if isinstance(m, Le | Lt)]
-    return Knob(
-        name=info.alias or field,
-        section=section,
-        meaning=info.description or "",
-        unit=str(extra["unit"]),
-        source=str(extra["source"]),
-        default=info.default,
-        annotation=info.annotation,
-        searchable=bool(extra["searchable"]),
-        low=float(str(lows[0])) if lows else None,
-        high=float(str(highs[0])) if highs else None,
-        low_open=any(isinstance(m, Gt) for m in info.metadata),
-        high_open=any(isinstance(m, Lt) for m in info.metadata),
-    )
-
-
-_SECTIONS: Final[dict[Literal["data", "model", "train"], type[Section]]] = {
+_SECTIONS: Final[dict[SectionName, type[Section]]] = {
     "data": DataRecipe,
     "model": ModelRecipe,
     "train": TrainRecipe,
 }
-_FIELDS: Final = {
-    info.alias or field: (section, field, info)
+KNOBS: Final[dict[str, Knob]] = {
+    (info.alias or field): row(section, field, info)
     for section, model in _SECTIONS.items()
     for field, info in model.model_fields.items()
-}
-KNOBS: Final[dict[str, Knob]] = {name: _row(*where) for name, where in _FIELDS.items()}
-_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
-    name: TypeAdapter(Annotated[info.annotation, name, *info.metadata])  # type: ignore[arg-type]
-    for name, (_, _, info) in _FIELDS.items()
 }
 
 

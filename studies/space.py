@@ -6,16 +6,18 @@ the entries into typed parameters in an order where every condition stands befor
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studies.errors import FieldError, InvalidInput
-from studies.recipe import KNOBS, Knob
+from studies.explain import near
+from studies.knobs import Knob
+from studies.recipe import KNOBS
 
+_ROUNDING: Final = 1e-6  # of a range's length in steps: 0.5 / 0.1 is no integer in binary
 Scalar = bool | int | float | str
 
 
@@ -118,12 +120,6 @@ def build(entries: Mapping[str, Entry]) -> SearchSpace:
     return SearchSpace(_ordered(params))
 
 
-def near(name: str, names: list[str]) -> str:
-    """Returns ", did you mean X?" for the nearest of the names, or nothing."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else ""
-
-
 def _param(name: str, entry: Entry) -> Param:
     where = f"search.{name}"
     knob = KNOBS.get(name)
@@ -185,6 +181,7 @@ def _range(
     if kind == "log" and entry.step is not None:
         raise InvalidInput.of(where, "step belongs to a uniform range")
     low, high = (_checked(where, knob, bound) for bound in bounds)
+    _check_step(where, low, high, entry.step)
     if knob.kind == "float":
         return FloatParam(knob.name, low, high, kind == "log", entry.step, entry.points, when=when)
     step = entry.step if entry.step is not None else 1
@@ -193,12 +190,23 @@ def _range(
     return IntParam(knob.name, low, high, kind == "log", int(step), entry.points, when=when)
 
 
+def _check_step(where: str, low: float, high: float, step: float | None) -> None:
+    """Raises unless the upper bound is a whole number of steps above the lower one."""
+    if step is None:
+        return
+    steps = (high - low) / step
+    if round(steps) < 1 or abs(steps - round(steps)) > _ROUNDING:
+        last = low + step * max(int(steps), 1)
+        raise InvalidInput.of(
+            where, f"no whole number of steps of {step:g}", f"end the range at {last:g}"
+        )
+
+
 def _checked(where: str, knob: Knob, value: Any) -> Any:
     try:
         return knob.check(value)
-    except ValidationError as error:
-        reason = error.errors()[0]["msg"]
-        raise InvalidInput.of(where, f"{value!r} is not a {knob.name}: {reason}") from None
+    except ValidationError:
+        raise InvalidInput.of(where, f"{value!r} does not fit", f"give {knob.domain}") from None
 
 
 def _condition_errors(param: Param, params: Mapping[str, Param]) -> Iterator[FieldError]:

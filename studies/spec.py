@@ -12,9 +12,11 @@ from typing import Annotated, Any, Final, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from studies import explain
 from studies import space as spaces
 from studies.errors import FieldError, InvalidInput
 from studies.files import read_document
+from studies.knobs import written
 from studies.recipe import KNOBS, DataRecipe, ModelRecipe, Recipe, TrainRecipe, trial_seed
 from studies.space import CategoricalParam, Entry, FloatParam, IntParam, Param, SearchSpace
 
@@ -27,6 +29,7 @@ METRICS: Final = (
     "tokens_per_second",
 )
 _CORNERS: Final = 1_024  # combinations of extremes tried when a spec is checked
+_FEW: Final = 16  # integers of a range that are all tried when a spec is checked
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
@@ -259,57 +262,35 @@ def _corner_errors(spec: StudySpec, space: SearchSpace) -> list[FieldError]:
     """Errors of the first combination of extreme values that makes no recipe."""
     corners = itertools.product(*(_extremes(param) for param in space))
     for corner in itertools.islice(corners, _CORNERS):
-        values = dict(zip(space.names, corner, strict=True))
+        values: dict[str, Any] = {}
+        for param, value in zip(space, corner, strict=True):
+            if param.active(values):
+                values[param.name] = value
         try:
             spec.recipe(values, 0)
         except InvalidInput as error:
-            return [
-                FieldError(e.field, f"{e.message} (with {values})", e.remedy) for e in error.errors
-            ]
+            return [_with_values(e, values) for e in error.errors]
     return []
+
+
+def _with_values(error: FieldError, values: Mapping[str, Any]) -> FieldError:
+    """Returns the error with the searched values of its section that led to it."""
+    section = error.field.partition(".")[0]
+    said = [f"{n} {written(v)}" for n, v in values.items() if KNOBS[n].section == section]
+    message = f"{error.message}, at {', '.join(said)}" if said else error.message
+    return FieldError(error.field, message, error.remedy)
 
 
 def _extremes(param: Param) -> Sequence[Any]:
     if isinstance(param, CategoricalParam):
         return param.choices
     assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds
+    if isinstance(param, IntParam) and not param.log:
+        points = range(param.low, param.high + 1, param.step)
+        return points if len(points) <= _FEW else (param.low, points[-1])
     return (param.low, param.high)
 
 
 def field_errors(errors: Sequence[Any]) -> list[FieldError]:
-    """Returns pydantic's error list in lmtune's form, with a remedy where one is known."""
-    return [_field_error(error) for error in errors]
-
-
-def _field_error(error: Mapping[str, Any]) -> FieldError:
-    path = [str(part) for part in error["loc"] if part != "body"]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    remedy = ""
-    if error["type"] == "extra_forbidden":
-        message, remedy = "there is no such field", _remedy_for_unknown(path)
-    elif error["type"] == "missing":
-        message, remedy = "is missing", "add it"
-    elif error["type"] == "string_pattern_mismatch" and path == ["name"]:
-        message = "use 1 to 64 letters, digits, dots, dashes and underscores"
-    elif error["type"] in ("value_error", "literal_error"):
-        remedy = ""
-    elif "input" in error:
-        message = f"{error['input']!r}: {message}"[:300]
-    return FieldError(".".join(path) or "study", message, remedy)
-
-
-def _remedy_for_unknown(path: list[str]) -> str:
-    name = path[-1]
-    knob = KNOBS.get(name)
-    if knob is not None:
-        return f"{name} belongs under `{knob.section}:`"
-    if len(path) == 2 and path[0] in ("data", "model", "train"):
-        return spaces.near(name, [k.name for k in KNOBS.values() if k.section == path[0]])
-    known: dict[str, type[BaseModel]] = {
-        "": StudySpec,
-        "sampler": Sampler,
-        "scheduler": Scheduler,
-        "budget": Budget,
-    }
-    part = known.get(".".join(path[:-1]))
-    return spaces.near(name, list(part.model_fields)) if part else ""
+    """Returns pydantic's error list in lmtune's form: one per field, with a remedy if known."""
+    return explain.field_errors(errors, StudySpec)
