@@ -11,6 +11,7 @@ ServerUnreachable when nobody answers. A method sends its request once; workers 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,9 +20,9 @@ import httpx
 from pydantic import BaseModel
 
 from studies import wire
-from studies.errors import InvalidInput
+from studies.errors import InvalidInput, NotFound
 from studies.http import DEFAULT_URL, Http, find_token, find_url, home
-from studies.spec import StudySpec
+from studies.spec import NAME_PATTERN, StudySpec
 from studies.trial import TrialState
 
 __all__ = [
@@ -36,6 +37,13 @@ __all__ = [
 ]
 _CHUNK: Final = 1 << 20  # bytes per read of an uploaded file
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def _study(name: str) -> str:
+    """Returns the path of a study; a name that none can have is not found."""
+    if re.match(NAME_PATTERN, name) is None:
+        raise NotFound(f"no study is named {name!r}")
+    return f"/studies/{name}"
 
 
 class Studies:
@@ -58,33 +66,33 @@ class Studies:
 
     def get(self, name: str) -> wire.StudyView:
         """Returns one study."""
-        return self._http.get(f"/studies/{name}", wire.StudyView)
+        return self._http.get(f"{_study(name)}", wire.StudyView)
 
     def act(self, name: str, action: str) -> wire.StudyView:
         """Does pause, resume, stop, archive or unarchive; returns the study."""
-        answer = self._http.post(f"/studies/{name}/{action}")
+        answer = self._http.post(f"{_study(name)}/{action}")
         return wire.StudyView.model_validate(answer.json())
 
     def trials(self, name: str, state: TrialState | None = None) -> Iterator[wire.TrialView]:
         """Yields the trials in order of their numbers."""
-        yield from self._pages(f"/studies/{name}/trials", wire.TrialView, state=state)
+        yield from self._pages(f"{_study(name)}/trials", wire.TrialView, state=state)
 
     def trial(self, name: str, number: int) -> wire.TrialDetail:
         """Returns a trial with its curve and attempts."""
-        return self._http.get(f"/studies/{name}/trials/{number}", wire.TrialDetail)
+        return self._http.get(f"{_study(name)}/trials/{number}", wire.TrialDetail)
 
     def best(self, name: str) -> wire.TrialDetail:
         """Returns the best complete trial; raises NotFound before there is one."""
-        return self._http.get(f"/studies/{name}/best", wire.TrialDetail)
+        return self._http.get(f"{_study(name)}/best", wire.TrialDetail)
 
     def enqueue(self, name: str, params: dict[str, Any]) -> wire.TrialView:
         """Adds a configuration that is tried next."""
-        answer = self._http.post(f"/studies/{name}/trials", wire.EnqueueBody(params=params))
+        answer = self._http.post(f"{_study(name)}/trials", wire.EnqueueBody(params=params))
         return wire.TrialView.model_validate(answer.json())
 
     def cancel(self, name: str, number: int) -> wire.TrialView:
         """Cancels a trial."""
-        answer = self._http.post(f"/studies/{name}/trials/{number}/cancel")
+        answer = self._http.post(f"{_study(name)}/trials/{number}/cancel")
         return wire.TrialView.model_validate(answer.json())
 
     def _pages(self, path: str, model: type[ModelT], **params: Any) -> Iterator[ModelT]:

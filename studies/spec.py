@@ -149,6 +149,14 @@ class StudySpec(_Part):
         except ValidationError as error:
             raise InvalidInput(field_errors(error.errors())) from None
 
+    def neediest(self) -> Recipe:
+        """Returns a recipe of the space that needs the longest text: check a corpus with it."""
+        values: dict[str, Any] = {}
+        for param in self.space:
+            if param.active(values):
+                values[param.name] = max(_extremes(param), key=_need)
+        return self.recipe(values, 0)
+
     def document(self) -> dict[str, Any]:
         """Returns the study as JSON values, with what was said and the sampler's seed."""
         said = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -289,6 +297,11 @@ def _extremes(param: Param) -> Sequence[Any]:
         points = range(param.low, param.high + 1, param.step)
         return points if len(points) <= _FEW else (param.low, points[-1])
     return (param.low, param.high)
+
+
+def _need(value: Any) -> float:
+    """Returns what makes a value need more text: its size, or how few tokens it finds."""
+    return float(value == "words") if isinstance(value, str) else float(value)
 
 
 def field_errors(errors: Sequence[Any]) -> list[FieldError]:
