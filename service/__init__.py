@@ -1,0 +1,1 @@
+"""The server: studies over REST, trials over the worker protocol, pages for people."""

@@ -1,0 +1,135 @@
+"""The composition root: settings become a database, a writer, a launcher and an app."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service import auth, problems
+from service.blobs import BlobFolder
+from service.dispatch.context import Context
+from service.dispatch.reading import Reading
+from service.launcher.base import Launcher, NoLauncher
+from service.leases import LeaseTimes
+from service.routes import blobs, dashboard, events, health, login, studies, workers
+from service.routes.parts import Bell, Parts
+from service.settings import Settings
+from service.store.database import Database
+from service.store.migrate import migrate
+from service.store.workers import add_token
+from service.sweeper import Sweeper
+from studies.errors import StartupError
+
+_HEADERS: Final = [
+    (
+        b"content-security-policy",
+        b"default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        b"base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+]
+
+
+def open_home(home: Path) -> Path:
+    """Returns the home folder, made if it was not there; raises StartupError."""
+    try:
+        (home / "logs").mkdir(parents=True, exist_ok=True)
+        (home / ".probe").touch()
+        (home / ".probe").unlink()
+    except OSError as error:
+        raise StartupError(
+            f"cannot write the home folder {home}: {error.strerror}; set LMTUNE_HOME to another"
+        ) from None
+    return home.absolute()
+
+
+def open_parts(settings: Settings) -> Parts:
+    """Returns the parts on a database that is up to date; raises StartupError."""
+    open_home(settings.home)
+    folder = BlobFolder(settings.blob_folder)
+    database = Database(settings.url)
+    try:
+        migrate(database)
+    except StartupError:
+        database.close()
+        raise
+    bell = Bell()
+    ctx = Context(database, LeaseTimes(settings.lease_seconds), wake=bell.ring)
+    return Parts(ctx, Reading(ctx), folder, bell, settings.max_blob_bytes)
+
+
+def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = None) -> FastAPI:
+    """Returns the app; its lifespan runs the sweeper and closes the database."""
+    sweeper = Sweeper(parts.ctx, launcher or NoLauncher(), parts.blobs)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        parts.bell.loop = asyncio.get_running_loop()
+        sweeper.start()
+        yield
+        await asyncio.to_thread(sweeper.stop)
+        await asyncio.to_thread(parts.ctx.database.close)
+
+    app = FastAPI(
+        title="lmtune",
+        summary="A hyperparameter tuning service for language models.",
+        dependencies=[Depends(auth.require)],
+        lifespan=lifespan,
+        openapi_url=None,  # served by routes/health.py, behind the gate
+        docs_url=None,
+        redoc_url=None,
+        responses={"default": {"model": problems.Problem, "description": "A problem"}},
+    )
+    app.state.parts = parts
+    app.state.reading = parts.reading
+    app.state.gate = auth.Gate(parts.ctx.database, _host_names(settings))
+    app.state.sweeper = sweeper
+    problems.install(app)
+    for room in (studies, workers, blobs, events, login, health, dashboard):
+        app.include_router(room.router)
+    app.add_middleware(_SecurityHeaders)
+    return app
+
+
+def admit_token(parts: Parts, token: str) -> None:
+    """Makes the home folder's token known to the database."""
+    parts.ctx.database.write(lambda tx: add_token(tx, auth.hashed(token), "token", None))
+
+
+def forget_home(settings: Settings) -> None:
+    """Removes what only a running server leaves in the home folder."""
+    (settings.home / "url").unlink(missing_ok=True)
+    shutil.rmtree(settings.blob_folder / "incoming", ignore_errors=True)
+
+
+def _host_names(settings: Settings) -> frozenset[str] | None:
+    """Returns the names that the server answers to; None: any, behind a proxy."""
+    names = {*auth.LOOPBACK, *settings.allowed_hosts}
+    if settings.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return frozenset(names) if settings.allowed_hosts else None
+    return frozenset({*names, settings.host})
+
+
+class _SecurityHeaders:
+    """Adds the headers that keep a browser from running what is not ours, errors included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)

@@ -1,0 +1,119 @@
+"""Who calls, and whether they may: one dependency on every route, deny by default.
+
+A caller shows a token (`Authorization: Bearer lmt_...`) or, a browser, a session cookie that a
+login link or a pasted token gave it. Tokens are 256 random bits, stored as SHA-256. A request
+with a cookie that changes something must come from our own pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Final
+
+from anyio import to_thread
+from fastapi import Request
+from starlette.requests import HTTPConnection
+
+from service.store import workers
+from service.store.database import Database
+from studies.errors import Forbidden, StartupError, Unauthorized
+
+COOKIE: Final = "lmtune_session"
+SESSION_SECONDS: Final = 30 * 86_400
+LOGIN_SECONDS: Final = 86_400  # how long a login link may be used, once
+# Everything else needs a token. Static files hold no secret; the probes say only "up".
+ALLOWED: Final = frozenset({"/healthz", "/readyz", "/login", "/static", "/favicon.ico"})
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_REMEMBERED: Final = 2.0  # how long a good token is not looked up again [s]
+
+
+def new_token(prefix: str = "lmt") -> str:
+    """Returns a new secret of 256 bits."""
+    return f"{prefix}_{secrets.token_urlsafe(32)}"
+
+
+def hashed(token: str) -> str:
+    """Returns what is stored of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def home_token(home: Path) -> str:
+    """Returns the token in the home folder, made at the first start, readable by its owner only."""
+    path = home / "token"
+    try:
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(new_token() + "\n")
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise StartupError(f"cannot keep the token in {path}: {error.strerror}") from None
+
+
+class Gate:
+    """The dependency that every route has."""
+
+    def __init__(self, database: Database, hosts: frozenset[str] | None) -> None:
+        """`hosts` are the names it may be called by; None: any (behind a proxy)."""
+        self._database = database
+        self._hosts = hosts
+        self._good: dict[str, float] = {}  # token hash -> when to look again [monotonic s]
+
+    async def __call__(self, connection: HTTPConnection) -> None:
+        """Lets the request pass, or raises Unauthorized or Forbidden."""
+        self._check_host(connection)
+        path = connection.scope["path"]
+        if path in ALLOWED or path.startswith("/static/"):
+            return
+        header = connection.headers.get("authorization", "")
+        if header.lower().startswith("bearer "):
+            await self._check(header[7:].strip(), "token")
+            return
+        cookie = connection.cookies.get(COOKIE)
+        if cookie is None:
+            raise Unauthorized("send `Authorization: Bearer TOKEN`, or sign in at /login")
+        _check_same_site(connection)
+        await self._check(cookie, "session")
+
+    def forget(self, token: str) -> None:
+        """Looks the token up again at its next use."""
+        self._good.pop(hashed(token), None)
+
+    async def _check(self, token: str, kind: str) -> None:
+        key = hashed(token)
+        if self._good.get(key, 0.0) > time.monotonic():
+            return
+        now = time.time()
+        row = await to_thread.run_sync(
+            lambda: self._database.read(lambda conn: workers.token(conn, key, now))
+        )
+        if row is None or row.kind != kind:
+            raise Unauthorized("this token is not known here (or has expired)")
+        self._good[key] = time.monotonic() + _REMEMBERED
+
+    def _check_host(self, connection: HTTPConnection) -> None:
+        """Raises Forbidden for a foreign Host header: DNS that was made to point at us."""
+        host = connection.url.hostname or ""
+        if self._hosts is not None and host not in self._hosts:
+            raise Forbidden(f"{host!r} is not a name of this server; see LMTUNE_ALLOWED_HOSTS")
+
+
+def _check_same_site(connection: HTTPConnection) -> None:
+    """Raises Forbidden for a change asked for by another site's page with our cookie."""
+    if connection.scope["method"] in _SAFE:
+        return
+    site = connection.headers.get("sec-fetch-site")
+    origin = connection.headers.get("origin")
+    ours = f"{connection.url.scheme}://{connection.url.netloc}"
+    if site != "same-origin" and not (site is None and origin == ours):
+        raise Forbidden("this request comes from another site")
+
+
+async def require(request: Request) -> None:
+    """The dependency of the whole app: asks the gate."""
+    await request.app.state.gate(request)

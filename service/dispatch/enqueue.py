@@ -1,0 +1,90 @@
+"""What a person does to single trials: enqueue a configuration, cancel a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.dispatch import studies as lives
+from service.dispatch.claim import create_trial
+from service.dispatch.context import Context
+from service.dispatch.settle import move
+from service.store import trials
+from service.store.database import Tx
+from studies.errors import Conflict, Finished, InvalidInput, NotFound
+from studies.recipe import KNOBS
+from studies.space import CategoricalParam, FloatParam, IntParam, Param, near
+from studies.spec import StudySpec
+from studies.trial import Desired, StudyState, TrialState
+
+Row = sa.Row[Any]
+
+
+def enqueue(tx: Tx, ctx: Context, name: str, params: Mapping[str, Any]) -> Row:
+    """Returns a new WAITING trial with these values; searched knobs left out are sampled.
+
+    Raises:
+        InvalidInput: a value is not in the search space.
+        Conflict: the study takes no more trials.
+    """
+    study = lives.find(tx, name)
+    spec = ctx.studies.spec(study)
+    fixed = check_params(spec, params)
+    if study.state not in (StudyState.RUNNING, StudyState.PAUSED):
+        raise Conflict(f"study {name} is {study.state}; it takes no more trials")
+    counts = lives.studies.counts(tx.conn, study.id)
+    if lives.slots(counts) >= spec.budget.trials:
+        raise Conflict(f"all {spec.budget.trials} trials of the budget are taken")
+    trial = create_trial(tx, ctx, study, fixed)
+    assert trial is not None  # noqa: S101 - a fixed configuration is always a point
+    ctx.wake()
+    return trial
+
+
+def cancel(tx: Tx, ctx: Context, name: str, number: int) -> Row:
+    """Cancels a trial: at once unless it is RUNNING, then as soon as its worker hears of it."""
+    study = lives.find(tx, name)
+    trial = trials.by_number(tx.conn, study.id, number)
+    if trial is None:
+        raise NotFound(f"study {name} has no trial {number}")
+    if TrialState(trial.state).terminal:
+        raise Finished(f"trial {number} is {trial.state} already")
+    if trial.state == TrialState.RUNNING:
+        return trials.update(tx, trial.id, desired=Desired.CANCEL, desired_t=tx.t)
+    moved = move(tx, trial, TrialState.CANCELLED, "cancelled")
+    lives.after_settle(tx, ctx, study, moved)
+    return moved
+
+
+def check_params(spec: StudySpec, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values in their knobs' types; raises InvalidInput outside the search space."""
+    known = {param.name: param for param in spec.space}
+    for name in params:
+        if name not in known:
+            remedy = near(name, list(known)) or f"searched are {', '.join(known)}"
+            raise InvalidInput.of(f"params.{name}", "is not searched in this study", remedy)
+    chosen: dict[str, Any] = {}
+    for param in spec.space:
+        if param.name not in params:
+            continue
+        governed = set(param.when) <= set(params)
+        if governed and not param.active(params):
+            remedy = f"it is searched only when {dict(param.when)}"
+            raise InvalidInput.of(f"params.{param.name}", "has no effect here", remedy)
+        chosen[param.name] = _in_space(param, params[param.name])
+    return chosen
+
+
+def _in_space(param: Param, value: Any) -> Any:
+    where = f"params.{param.name}"
+    try:
+        checked = KNOBS[param.name].check(value)
+    except ValueError:
+        raise InvalidInput.of(where, f"{value!r} is not a {param.name}") from None
+    if isinstance(param, CategoricalParam) and checked not in param.choices:
+        raise InvalidInput.of(where, f"{value!r} is not among {list(param.choices)}")
+    if isinstance(param, FloatParam | IntParam) and not param.low <= checked <= param.high:
+        raise InvalidInput.of(where, f"{value!r} is outside [{param.low}, {param.high}]")
+    return checked

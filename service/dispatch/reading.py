@@ -1,0 +1,302 @@
+"""What people see: views of studies, trials and workers; reads only, from any thread."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.dispatch import studies as lives
+from service.dispatch.context import Context, refresh
+from service.figures import TrialData
+from service.store import reports, studies, trials, workers
+from service.tuning.mirror import Mirror
+from studies import wire
+from studies.errors import InvalidInput, NotFound
+from studies.trial import Desired, TrialState
+
+Row = sa.Row[Any]
+
+
+class Reading:
+    """The read side of one server."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._read = ctx.database.read
+        self._mirrors: dict[int, Mirror] = {}  # of our own: the writers' hold unfinished asks
+        self._lock = threading.Lock()
+
+    def studies(self, archived: bool, cursor: str | None, limit: int) -> wire.Page[wire.StudyView]:
+        """Returns a page of studies, newest first."""
+        before = None if cursor is None else _cursor(cursor)
+
+        def read(conn: sa.Connection) -> wire.Page[wire.StudyView]:
+            rows = studies.page(conn, archived=archived, before=before, limit=limit + 1)
+            more = str(rows[limit - 1].id) if len(rows) > limit else None
+            views = [self._study_view(conn, row) for row in rows[:limit]]
+            return wire.Page[wire.StudyView](items=views, next=more)
+
+        return self._read(read)
+
+    def study(self, name: str) -> wire.StudyView:
+        """Returns a study; raises NotFound."""
+        return self._read(lambda conn: self._study_view(conn, _study(conn, name)))
+
+    def trials(
+        self,
+        name: str,
+        state: TrialState | None = None,
+        cursor: str | None = None,
+        limit: int = 1_000,
+    ) -> wire.Page[wire.TrialView]:
+        """Returns a page of a study's trials by number, of one state or of all."""
+        after = -1 if cursor is None else _cursor(cursor)
+
+        def read(conn: sa.Connection) -> wire.Page[wire.TrialView]:
+            study = _study(conn, name)
+            rows = trials.page(conn, study.id, state=state, after=after, limit=limit + 1)
+            more = str(rows[limit - 1].number) if len(rows) > limit else None
+            views = [wire.TrialView(**_trial_fields(name, row)) for row in rows[:limit]]
+            return wire.Page[wire.TrialView](items=views, next=more)
+
+        return self._read(read)
+
+    def trial(self, name: str, number: int) -> wire.TrialDetail:
+        """Returns a trial with its curve and attempts; raises NotFound."""
+
+        def read(conn: sa.Connection) -> wire.TrialDetail:
+            study = _study(conn, name)
+            row = trials.by_number(conn, study.id, number)
+            if row is None:
+                raise NotFound(f"study {name} has no trial {number}")
+            return self._detail(conn, study, row)
+
+        return self._read(read)
+
+    def best(self, name: str) -> wire.TrialDetail:
+        """Returns the best COMPLETE trial; raises NotFound before there is one."""
+
+        def read(conn: sa.Connection) -> wire.TrialDetail:
+            study = _study(conn, name)
+            direction = self._ctx.studies.spec(study).objective.direction
+            found = trials.best(conn, study.id, direction)
+            if not found:
+                raise NotFound(f"study {name} has no complete trial yet")
+            return self._detail(conn, study, found[0])
+
+        return self._read(read)
+
+    def log(self, name: str, number: int, attempt: int) -> str:
+        """Returns what is kept of an attempt's log; raises NotFound."""
+
+        def read(conn: sa.Connection) -> str:
+            row = trials.by_number(conn, _study(conn, name).id, number)
+            found = row and trials.attempt(conn, row.id, attempt)
+            if not found:
+                raise NotFound(f"study {name} has no attempt {attempt} of trial {number}")
+            return str(found.log or "")
+
+        return self._read(read)
+
+    def trial_data(self, name: str) -> list[TrialData]:
+        """Returns every trial with its curve, as figures draw it."""
+
+        def read(conn: sa.Connection) -> list[TrialData]:
+            study = _study(conn, name)
+            curves: dict[int, list[tuple[int, float]]] = {}
+            for row in reports.curves(conn, study.id):
+                value = math.nan if row.value is None else row.value
+                curves.setdefault(row.trial_id, []).append((row.step, value))
+            rows = trials.changed_since(conn, study.id, -1)
+            return [_trial_data(row, curves.get(row.id, [])) for row in rows]
+
+        return self._read(read)
+
+    def importances(self, name: str) -> dict[str, float]:
+        """Returns how much each searched knob mattered; empty while too little is known."""
+        with self._lock:
+            return self._read(lambda conn: self._mirror(conn, _study(conn, name)).importances())
+
+    def baseline(self, name: str) -> float | None:
+        """Returns the unigram model's loss on the validation split, as workers told it."""
+
+        def read(conn: sa.Connection) -> float | None:
+            environment = trials.latest_environment(conn, _study(conn, name).id)
+            found = (environment or {}).get("unigram_loss")
+            return float(found) if found is not None else None
+
+        return self._read(read)
+
+    def stamp(self, name: str) -> tuple[int, int]:
+        """Returns (revision, newest report); changes whenever anything visible does."""
+        return self._read(lambda conn: studies.stamp(conn, _study(conn, name).id))
+
+    def workers(self) -> list[wire.WorkerView]:
+        """Returns the workers, those heard of last first."""
+
+        def read(conn: sa.Connection) -> list[wire.WorkerView]:
+            t = workers.read_clock(conn).t
+            lease = self._ctx.lease.lease
+            return [_worker_view(row, t - row.seen_t > lease) for row in workers.recent(conn)]
+
+        return self._read(read)
+
+    def data(self) -> list[wire.DataView]:
+        """Returns the uploaded texts, newest first."""
+        rows = self._read(workers.data_blobs)
+        return [data_view(row) for row in rows]
+
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Returns the number of trials by (study, state), for /metrics."""
+
+        def read(conn: sa.Connection) -> dict[tuple[str, str], int]:
+            rows = studies.page(conn, archived=False, before=None, limit=1_000)
+            return {
+                (row.name, state): count
+                for row in rows
+                for state, count in studies.counts(conn, row.id).items()
+            }
+
+        return self._read(read)
+
+    def _mirror(self, conn: sa.Connection, study: Row) -> Mirror:
+        mirror = self._mirrors.get(study.id) or Mirror(self._ctx.studies.spec(study))
+        self._mirrors[study.id] = mirror
+        refresh(conn, study, mirror)
+        return mirror
+
+    def _study_view(self, conn: sa.Connection, row: Row) -> wire.StudyView:
+        spec = self._ctx.studies.spec(row)
+        counts = studies.counts(conn, row.id)
+        best = trials.best(conn, row.id, spec.objective.direction)
+        return wire.StudyView(
+            name=row.name,
+            description=spec.description,
+            state=row.state,
+            reason=row.reason,
+            archived=row.archived,
+            created_at=_time(row.created_at),
+            ended_at=_time(row.ended_at),
+            running_seconds=lives.running_seconds(row, workers.read_clock(conn).t),
+            spec=row.spec,
+            counts=counts,
+            slots=lives.slots(counts),
+            best=wire.BestTrial(number=best[0].number, value=best[0].value) if best else None,
+            revision=row.revision,
+            error=row.error,
+        )
+
+    def _detail(self, conn: sa.Connection, study: Row, row: Row) -> wire.TrialDetail:
+        spec = self._ctx.studies.spec(study)
+        return wire.TrialDetail(
+            **_trial_fields(study.name, row, workers.get(conn, row.worker_id)),
+            recipe=spec.recipe(row.params, row.number),
+            curve=[_point(report) for report in reports.visible(conn, row.id)],
+            attempts=[_attempt_view(attempt) for attempt in trials.attempts_of(conn, row.id)],
+        )
+
+
+def data_view(row: Row) -> wire.DataView:
+    """Returns an uploaded text as the API shows it."""
+    created = datetime.fromtimestamp(row.created_at, UTC)
+    return wire.DataView(sha256=row.sha256, name=row.name, bytes=row.bytes, created_at=created)
+
+
+def trial_view(study: str, row: Row) -> wire.TrialView:
+    """Returns a trial as lists show it."""
+    return wire.TrialView(**_trial_fields(study, row))
+
+
+def _study(conn: sa.Connection, name: str) -> Row:
+    row = studies.by_name(conn, name)
+    if row is None:
+        raise NotFound(f"there is no study named {name}")
+    return row
+
+
+def _cursor(cursor: str) -> int:
+    try:
+        return int(cursor)
+    except ValueError:
+        raise InvalidInput.of("cursor", "is not one that a page gave as `next`") from None
+
+
+def _time(seconds: float | None) -> Any:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _trial_fields(study: str, row: Row, worker: Row | None = None) -> dict[str, Any]:
+    name = worker.name if worker is not None else getattr(row, "worker_name", None)
+    return {
+        "study": study,
+        "number": row.number,
+        "state": TrialState(row.state),
+        "desired": Desired(row.desired),
+        "reason": row.reason,
+        "params": row.params,
+        "value": row.value,
+        "step": row.step,
+        "max_step": row.max_step,
+        "attempt": row.attempt,
+        "worker": name,
+        "created_at": _time(row.created_at),
+        "started_at": _time(row.started_at),
+        "ended_at": _time(row.ended_at),
+    }
+
+
+def _point(row: Row) -> wire.Point:
+    body = json.loads(row.body)
+    return wire.Point(
+        step=row.step,
+        attempt=row.attempt,
+        metrics=body["metrics"],
+        tokens=body["tokens"],
+        wall_ms=body["wall_ms"],
+    )
+
+
+def _attempt_view(row: Row) -> wire.AttemptView:
+    return wire.AttemptView(
+        attempt=row.attempt,
+        worker=row.worker_name,
+        started_at=_time(row.started_at),
+        ended_at=_time(row.ended_at),
+        outcome=row.outcome,
+        reason=row.reason,
+        start_step=row.start_step,
+        environment=row.environment or {},
+    )
+
+
+def _trial_data(row: Row, curve: list[tuple[int, float]]) -> TrialData:
+    return TrialData(
+        number=row.number,
+        state=TrialState(row.state),
+        params=row.params,
+        value=row.value,
+        curve=tuple(curve),
+        started=_time(row.started_at),
+        ended=_time(row.ended_at),
+    )
+
+
+def _worker_view(row: Row, silent: bool) -> wire.WorkerView:
+    state = "gone" if row.gone else "lost" if silent else "idle" if row.trial is None else "busy"
+    return wire.WorkerView(
+        id=row.id,
+        name=row.name,
+        host=row.host,
+        pid=row.pid,
+        device=row.device,
+        state=state,
+        study=row.study,
+        trial=row.trial,
+        registered_at=_time(row.registered_at),
+        seen_at=_time(row.seen_at),
+    )

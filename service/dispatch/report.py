@@ -1,0 +1,257 @@
+"""The writes of an attempt, each behind the fence: who lost the trial changes nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.dispatch.claim import visible_end
+from service.dispatch.context import Context
+from service.dispatch.settle import objective, settle
+from service.dispatch.studies import after_settle
+from service.store import reports, studies, trials, workers
+from service.store.database import Tx
+from service.store.trials import AttemptKey
+from service.tuning import schedulers
+from studies import wire
+from studies.errors import (
+    BlobMissing,
+    Cancelled,
+    Conflict,
+    Finished,
+    InvalidInput,
+    LmtuneError,
+    NotFound,
+    Paused,
+    Stopped,
+    Superseded,
+    Unreported,
+)
+from studies.spec import StudySpec
+from studies.trial import Decision, Desired, Outcome, TrialState
+
+Row = sa.Row[Any]
+KEPT_WHILE_LIVE = 2  # newest checkpoints of a live trial
+_LOG_BYTES = 1 << 20  # of an attempt's log that are kept
+_DECISIONS = {
+    Desired.RUN: Decision.CONTINUE,
+    Desired.PAUSE: Decision.PAUSE,
+    Desired.STOP: Decision.STOP,
+    Desired.CANCEL: Decision.CANCEL,
+}
+
+
+def heartbeat(tx: Tx, ctx: Context, key: AttemptKey, body: wire.HeartbeatBody) -> Decision:
+    """Renews the lease; returns what is wanted of the trial."""
+    trial = _fenced(tx, ctx, key, body.step)
+    workers.seen(tx, trial.worker_id)
+    if body.environment is not None:
+        trials.update_attempt(tx, key.trial_id, key.attempt, environment=body.environment)
+    return _DECISIONS[Desired(trial.desired)]
+
+
+def record_report(
+    tx: Tx, ctx: Context, key: AttemptKey, body: wire.ReportBody
+) -> wire.ReportAnswer:
+    """Stores reports in order, each once; stops at the first decision other than continue.
+
+    Raises:
+        Conflict: another report was stored at a step, or the steps do not rise.
+    """
+    study = _study_of(tx, key)
+    spec = ctx.studies.spec(study)
+    if _may_judge(spec, body):
+        studies.lock(tx, study.id)
+    trial = _fenced(tx, ctx, key, body.items[-1].step)
+    decision, duplicate, through = Decision.CONTINUE, True, 0
+    for item in body.items:
+        stored = reports.get(tx.conn, key.trial_id, key.attempt, item.step)
+        if stored is not None:
+            decision = _same(stored, item)
+        else:
+            (decision, trial), duplicate = _store(tx, spec, trial, item), False
+        through = item.step
+        if decision is not Decision.CONTINUE:
+            break
+    return wire.ReportAnswer(accepted_through=through, decision=decision, duplicate=duplicate)
+
+
+def checkpoint(tx: Tx, ctx: Context, key: AttemptKey, body: wire.CheckpointBody) -> Decision:
+    """Commits a pointer to an uploaded blob: from now on the trial resumes there.
+
+    Raises:
+        Unreported: the report at `last_report_step` is not visible.
+        BlobMissing: the blob is not there; upload it (again).
+    """
+    trial = _fenced(tx, ctx, key, body.step)
+    last = body.last_report_step
+    if last and reports.visible_at(tx.conn, key.trial_id, last) is None:
+        raise Unreported(f"send the report of step {last} before the checkpoint")
+    if workers.blob(tx.conn, body.sha256) is None:
+        raise BlobMissing(f"upload {body.sha256} before pointing at it")
+    trials.add_checkpoint(tx, trial_id=key.trial_id, attempt=key.attempt, **body.model_dump())
+    trials.keep_newest_checkpoints(tx, key.trial_id, KEPT_WHILE_LIVE)
+    trials.update(tx, key.trial_id, failures=0)
+    return _DECISIONS[Desired(trial.desired)]
+
+
+def resume(tx: Tx, ctx: Context, key: AttemptKey, body: wire.ResumeBody) -> Decision:
+    """Records that the attempt starts below the checkpoint it was given, which is marked bad."""
+    trial = _fenced(tx, ctx, key)
+    step = body.step or 0
+    trials.mark_bad(tx, key.trial_id, step)
+    trials.supersede_reports(tx, key.trial_id, step)
+    trials.update_attempt(tx, key.trial_id, key.attempt, start_step=step)
+    trials.update(tx, key.trial_id, progress_step=step, **visible_end(tx, key.trial_id))
+    return _DECISIONS[Desired(trial.desired)]
+
+
+def finish(tx: Tx, ctx: Context, key: AttemptKey, body: wire.FinishBody) -> wire.FinishAnswer:
+    """Ends the attempt and settles the trial; the same finish again gets the same answer.
+
+    Raises:
+        InvalidInput: an outcome that a worker cannot say, or that nobody asked for.
+        Unreported: `ok` without a visible report at `final_step`.
+    """
+    said = body.model_dump(mode="json")
+    before = trials.attempt(tx.conn, key.trial_id, key.attempt)
+    if before is not None and before.lease_hash == key.lease_hash and before.finish is not None:
+        if before.finish["said"] == said:
+            return wire.FinishAnswer.model_validate(before.finish["answer"])
+        raise Conflict("this attempt has ended with another finish")
+    study = studies.lock(tx, _study_of(tx, key).id)
+    trial = _fenced(tx, ctx, key)
+    _check_finish(tx, trial, body)
+    moved = settle(tx, trial, body.outcome, body.final_step, body.reason, said)
+    after_settle(tx, ctx, study, moved)
+    return wire.FinishAnswer(state=TrialState(moved.state))
+
+
+def log(tx: Tx, ctx: Context, key: AttemptKey, text: str) -> None:
+    """Appends to the attempt's log, of which the last part is kept."""
+    _fenced(tx, ctx, key)
+    row = trials.attempt(tx.conn, key.trial_id, key.attempt)
+    kept = ((row.log or "") if row else "") + text
+    kept = kept.replace("\x00", "").encode()[-_LOG_BYTES:].decode(errors="ignore")
+    trials.update_attempt(tx, key.trial_id, key.attempt, log=kept)
+
+
+def _fenced(tx: Tx, ctx: Context, key: AttemptKey, step: int | None = None) -> Row:
+    """Returns the trial that `key` holds, its lease renewed; else raises why it does not."""
+    trial = trials.fence(tx, key, ctx.lease.lease, step)
+    if trial is None:
+        raise _refusal(tx, key)
+    return trial
+
+
+def _refusal(tx: Tx, key: AttemptKey) -> LmtuneError:
+    trial = trials.get(tx.conn, key.trial_id)
+    if trial is None:
+        return NotFound(f"there is no trial {key.trial_id}")
+    attempt = trials.attempt(tx.conn, key.trial_id, key.attempt)
+    ours = attempt is not None and attempt.lease_hash == key.lease_hash
+    if not ours or trial.attempt != key.attempt or trial.state == TrialState.RUNNING:
+        return Superseded(f"attempt {key.attempt} does not hold the trial")
+    refusals: dict[TrialState, type[LmtuneError]] = {
+        TrialState.CANCELLED: Cancelled,
+        TrialState.PRUNED: Stopped,
+        TrialState.PAUSED: Paused,
+        TrialState.WAITING: Superseded,
+    }
+    refusal = refusals.get(TrialState(trial.state), Finished)
+    return refusal(f"the trial is {trial.state}")
+
+
+def _study_of(tx: Tx, key: AttemptKey) -> Row:
+    study = studies.of_trial(tx.conn, key.trial_id)
+    if study is None:
+        raise NotFound(f"there is no trial {key.trial_id}")
+    return study
+
+
+def _may_judge(spec: StudySpec, body: wire.ReportBody) -> bool:
+    """True when the scheduler looks at one of the reports: then the study is locked first."""
+    every, last = spec.train.evaluate_every, spec.train.steps
+    return any(schedulers.judged_at(spec.scheduler, i.step, every, last) for i in body.items)
+
+
+def _same(stored: Row, item: wire.ReportItem) -> Decision:
+    """Returns the stored decision of a report sent again; raises Conflict for another report."""
+    if stored.body != item.canonical():
+        raise Conflict(f"another report was stored at step {item.step}")
+    return Decision(stored.decision)
+
+
+def _store(tx: Tx, spec: StudySpec, trial: Row, item: wire.ReportItem) -> tuple[Decision, Row]:
+    """Stores a new report; returns the decision it brings about and the trial as it is now."""
+    if item.step <= trial.step or item.step > trial.max_step:
+        raise Conflict(f"step {item.step} is not in ({trial.step}, {trial.max_step}]")
+    value = item.metrics.get(spec.objective.metric)
+    if value is None:
+        raise InvalidInput.of("items.metrics", f"lacks the objective {spec.objective.metric}")
+    decision = _decide(tx, spec, trial, item.step, value)
+    finite = math.isfinite(value)
+    stored = value if finite else None
+    reports.insert(
+        tx,
+        study_id=trial.study_id,
+        trial_id=trial.id,
+        attempt=trial.attempt,
+        step=item.step,
+        value=stored,
+        special=None if finite else wire.number_to_json(value),
+        body=item.canonical(),
+        decision=decision,
+    )
+    return decision, trials.update(tx, trial.id, step=item.step, value=stored)
+
+
+def _decide(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> Decision:
+    """Returns what is wanted already, or what the scheduler says of this report, once.
+
+    At the last step it is always continue: the trial has trained to its end.
+    """
+    if step >= trial.max_step or trial.desired != Desired.RUN:
+        at_end = step >= trial.max_step
+        return Decision.CONTINUE if at_end else _DECISIONS[Desired(trial.desired)]
+    every = spec.train.evaluate_every
+    if not schedulers.judged_at(spec.scheduler, step, every, trial.max_step):
+        return Decision.CONTINUE
+    judged = _judged(tx, spec, trial, step, value)
+    decision = schedulers.decide(spec.scheduler, judged)
+    if decision is Decision.STOP:
+        reason = f"{spec.scheduler.kind} at step {step}"
+        trials.update(tx, trial.id, desired=Desired.STOP, desired_t=tx.t, reason=reason)
+    return decision
+
+
+def _judged(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> schedulers.Judged:
+    """Returns what the scheduler may see of this report, in values to be minimised."""
+    sign = 1.0 if spec.objective.direction == "minimize" else -1.0
+    others = reports.values_at(
+        tx.conn, trial.study_id, step, trial.id, complete_only=spec.scheduler.kind == "median"
+    )
+    own = [sign * objective(row) for row in reports.visible(tx.conn, trial.id)]
+    complete = studies.counts(tx.conn, trial.study_id).get(TrialState.COMPLETE, 0)
+    return schedulers.Judged(
+        step=step,
+        value=sign * value,
+        own=[*own, sign * value],
+        others=[math.nan if other is None else sign * other for other in others],
+        complete=complete,
+    )
+
+
+def _check_finish(tx: Tx, trial: Row, body: wire.FinishBody) -> None:
+    if body.outcome is Outcome.LOST:
+        raise InvalidInput.of("outcome", "only the server can say that a worker is lost")
+    if body.outcome is Outcome.PRUNED and trial.desired not in (Desired.STOP, Desired.CANCEL):
+        raise InvalidInput.of("outcome", "nobody asked this trial to stop")
+    if body.outcome is Outcome.PAUSED and trial.desired_t is None:
+        raise InvalidInput.of("outcome", "nobody asked this trial to pause")
+    if body.outcome is not Outcome.OK:
+        return
+    if reports.visible_at(tx.conn, trial.id, body.final_step) is None:
+        raise Unreported(f"send the report of step {body.final_step} before `ok`")

@@ -1,0 +1,118 @@
+"""How an attempt's end becomes the trial's state, and the one function that changes that state."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from service.store import reports, studies, trials
+from service.store.database import Tx
+from service.store.optuna_rows import BoundStorage
+from studies.trial import TRANSITIONS, Desired, Outcome, TrialState
+from studies.wire import number_from_json
+
+Row = sa.Row[Any]
+ATTEMPTS: Final = 4  # lost, error or hung in a row without a newer checkpoint, then FAILED
+BREAKER: Final = 5  # trials that fail in a row without a report, then the study pauses
+KEPT_WHEN_ENDED: Final = 1  # checkpoints of a trial that ended
+_COUNTED: Final = frozenset({Outcome.ERROR, Outcome.LOST, Outcome.HUNG})
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that decides what an attempt's end makes of its trial."""
+
+    desired: Desired
+    outcome: Outcome
+    value: float | None  # the visible objective at final_step; None: no row
+    failures: int  # counted ends in a row without a newer checkpoint, this one included
+    reason: str | None = None
+
+
+def verdict(facts: Facts) -> tuple[TrialState, str | None]:
+    """Returns the trial's next state and its reason; the first match wins (docs/trial-lifecycle).
+
+    `incompatible` is refunded: it leaves the trial WAITING for another worker.
+    """
+    finite = facts.value is not None and math.isfinite(facts.value)
+    outcome, desired = facts.outcome, facts.desired
+    cases: tuple[tuple[bool, TrialState, str | None], ...] = (
+        (desired is Desired.CANCEL, TrialState.CANCELLED, "cancelled"),
+        (outcome is Outcome.OK and finite, TrialState.COMPLETE, None),
+        (outcome in (Outcome.OK, Outcome.DIVERGED), TrialState.FAILED, "diverged"),
+        (outcome is Outcome.OOM, TrialState.FAILED, "oom"),
+        (desired is Desired.STOP, TrialState.PRUNED, None),
+        (facts.failures >= ATTEMPTS and outcome in _COUNTED, TrialState.FAILED, str(outcome)),
+        (desired is Desired.PAUSE, TrialState.PAUSED, None),
+        (True, TrialState.WAITING, None),
+    )
+    state, kind = next((state, kind) for holds, state, kind in cases if holds)
+    if state is TrialState.FAILED and facts.reason:
+        return state, f"{kind}: {facts.reason}"
+    return state, kind
+
+
+def settle(
+    tx: Tx,
+    trial: Row,
+    outcome: Outcome,
+    final_step: int,
+    reason: str | None = None,
+    finish: dict[str, Any] | None = None,
+) -> Row:
+    """Ends the live attempt of a RUNNING trial and moves the trial; returns the moved row.
+
+    The caller holds the study's lock.
+    """
+    row = reports.visible_at(tx.conn, trial.id, final_step)
+    value = None if row is None else objective(row)
+    failures = trial.failures + (outcome in _COUNTED)
+    facts = Facts(Desired(trial.desired), outcome, value, failures, reason)
+    state, why = verdict(facts)
+    answer = None if finish is None else {"said": finish, "answer": {"state": str(state)}}
+    trials.end_attempt(tx, trial.id, trial.attempt, outcome=outcome, reason=reason, finish=answer)
+    extra: dict[str, Any] = {"failures": failures}
+    if state is TrialState.COMPLETE:
+        extra |= {"value": value, "step": final_step}
+    if state.terminal or state is TrialState.WAITING:
+        extra["paused_by"] = None
+    if state is TrialState.PRUNED:
+        why = trial.reason  # said when the stop was decided
+    return move(tx, trial, state, why, **extra)
+
+
+def move(tx: Tx, trial: Row, to: TrialState, reason: str | None = None, **values: Any) -> Row:
+    """Changes a trial's state: our row, the audit event and, at its end, Optuna's rows.
+
+    The caller holds the study's lock. Nothing else writes `trials.state`.
+    """
+    if to not in TRANSITIONS[TrialState(trial.state)]:
+        raise AssertionError(f"trial {trial.number}: {trial.state} -> {to} is not a transition")
+    revision = studies.update(tx, trial.study_id).revision
+    values |= {"state": to, "reason": reason, "revision": revision}
+    if to is not TrialState.RUNNING:
+        values |= {"lease_hash": None, "lease_until_t": None, "worker_id": None}
+    if to.terminal:
+        values["ended_at"] = tx.now
+    moved = trials.update(tx, trial.id, **values)
+    studies.audit(
+        tx, trial.study_id, to.lower(), trial.number, attempt=moved.attempt, reason=reason
+    )
+    if to.terminal:
+        _end(tx, moved, to)
+    return moved
+
+
+def objective(report: Row) -> float:
+    """Returns a report's objective, also where it is not finite."""
+    return float(report.value if report.special is None else number_from_json(report.special))
+
+
+def _end(tx: Tx, trial: Row, state: TrialState) -> None:
+    """Writes Optuna's end of the trial and drops the checkpoints that nobody resumes from."""
+    curve = [(row.step, objective(row)) for row in reports.visible(tx.conn, trial.id)]
+    BoundStorage(tx.conn).end_trial(trial.optuna_id, state, trial.value, curve, trial.reason)
+    trials.keep_newest_checkpoints(tx, trial.id, KEPT_WHEN_ENDED)

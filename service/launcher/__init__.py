@@ -1,0 +1,1 @@
+"""Launchers start workers and keep them running; the server is blind to how."""

@@ -1,0 +1,110 @@
+"""Errors become one shape, problem+json (RFC 9457), mapped here and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from studies import errors
+from studies.spec import field_errors
+
+logger = logging.getLogger(__name__)
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_SECONDS: Final = 1  # said with every 503; clients add jitter
+
+_STATUS: Final[dict[type[errors.LmtuneError], int]] = {
+    errors.InvalidInput: 422,
+    errors.NotFound: 404,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
+    errors.TooLarge: 413,
+    errors.Conflict: 409,
+    errors.Unavailable: 503,
+}
+
+
+class ProblemField(BaseModel):
+    """One wrong field."""
+
+    field: str
+    message: str
+    remedy: str = ""
+
+
+class Problem(BaseModel):
+    """The body of every error."""
+
+    type: str = Field(
+        description="urn:lmtune:problem:CODE", examples=["urn:lmtune:problem:invalid"]
+    )
+    title: str
+    status: int
+    code: str = Field(description="docs/http-api.md lists them", examples=["invalid"])
+    detail: str
+    errors: list[ProblemField] = Field([], description="with `invalid`: one per wrong field")
+
+
+def status_of(error: errors.LmtuneError) -> int:
+    """Returns the HTTP status of an error: that of the nearest class in the tree."""
+    return next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+
+
+def answer(error: errors.LmtuneError) -> JSONResponse:
+    """Returns the response that stands for an error."""
+    status = status_of(error)
+    body = Problem(
+        type=f"urn:lmtune:problem:{error.code}",
+        title=error.code.replace("_", " "),
+        status=status,
+        code=error.code,
+        detail=str(error),
+        errors=[ProblemField(**vars(e)) for e in getattr(error, "errors", ())],
+    )
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status == 503 else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Makes the app answer every error as a problem."""
+
+    @app.exception_handler(errors.LmtuneError)
+    async def ours(request: Request, error: errors.LmtuneError) -> Response:
+        a_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+        if isinstance(error, errors.Unauthorized) and a_page:
+            return RedirectResponse("/login", status_code=303)
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(errors.InvalidInput(field_errors(error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        kinds: dict[int, type[errors.LmtuneError]] = {404: errors.NotFound}
+        response = answer(kinds.get(error.status_code, errors.LmtuneError)(str(error.detail)))
+        if error.status_code not in kinds:
+            return _plain(error.status_code, str(error.detail), dict(error.headers or {}))
+        return response
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        number = secrets.token_hex(4)
+        logger.error("error %s in %s %s", number, request.method, request.url.path, exc_info=error)
+        return answer(errors.LmtuneError(f"internal error {number}; the server's log has more"))
+
+
+def _plain(status: int, detail: str, headers: dict[str, Any]) -> JSONResponse:
+    code = detail.lower().replace(" ", "_")
+    body = Problem(
+        type=f"urn:lmtune:problem:{code}", title=detail, status=status, code=code, detail=detail
+    )
+    return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)

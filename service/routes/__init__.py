@@ -1,0 +1,1 @@
+"""HTTP: each module is one group of callers; no route does more than call a use case."""

@@ -1,0 +1,77 @@
+"""The dashboard's own files and plotly.js, each from its package: no CDN, no copy, no path."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from plotly.offline import get_plotlyjs, get_plotlyjs_version
+
+import service
+from studies.errors import NotFound
+
+PLOTLY: Final = "plotly.min.js"
+_FOLDER: Final = Path(service.__file__).parent / "static"
+_TYPES: Final = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_SMALL: Final = 1_000  # bytes under which gzip gains nothing
+
+router = APIRouter(include_in_schema=False)
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A file as it is sent."""
+
+    content: bytes
+    zipped: bytes | None
+    media_type: str
+    etag: str
+
+
+@router.get("/static/{name}")
+def asset(name: str, request: Request, v: str | None = None) -> Response:
+    """Returns a file of the dashboard; kept for a year where the address names its version."""
+    found = _asset(name) if name == PLOTLY or name in _names() else None
+    if found is None:
+        raise NotFound(f"there is no file {name!r}")
+    headers = {
+        "Cache-Control": "public, max-age=31536000, immutable" if v else "no-cache",
+        "ETag": found.etag,
+        "Vary": "Accept-Encoding",
+    }
+    if request.headers.get("if-none-match") == found.etag:
+        return Response(status_code=304, headers=headers)
+    if found.zipped and "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+        return Response(found.zipped, media_type=found.media_type, headers=headers)
+    return Response(found.content, media_type=found.media_type, headers=headers)
+
+
+def plotly_url() -> str:
+    """Returns the address of plotly.js, which names its version."""
+    return f"/static/{PLOTLY}?v={get_plotlyjs_version()}"
+
+
+@cache
+def _names() -> frozenset[str]:
+    return frozenset(path.name for path in _FOLDER.iterdir() if path.suffix in _TYPES)
+
+
+@cache
+def _asset(name: str) -> Asset:
+    content = get_plotlyjs().encode() if name == PLOTLY else (_FOLDER / name).read_bytes()
+    return Asset(
+        content=content,
+        zipped=gzip.compress(content, 6, mtime=0) if len(content) > _SMALL else None,
+        media_type=_TYPES[Path(name).suffix],
+        etag=f'"{hashlib.sha256(content).hexdigest()[:16]}"',
+    )

@@ -1,0 +1,127 @@
+"""The pages that people see in a browser; with them go their files and figures.
+
+A page is whole as it is sent. What changes while trials run carries `data-live` and an id: on a
+pushed change the browser asks for the page again and swaps those parts (static/live.js).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import PlainTextResponse
+
+from service.figures import FIGURES
+from service.routes import assets, plots
+from service.routes.reading import Reading, reading
+from service.routes.summary import Summary
+from service.routes.templating import TEMPLATES, to_yaml
+from studies import wire
+from studies.errors import LmtuneError, NotFound
+from studies.recipe import KNOBS
+
+_PER_PAGE: Final = 50  # studies on one page of the overview
+_EXAMPLE: Final = """\
+name: my-first-study
+data: {path: corpus.txt}
+search:
+  learning_rate: {log: [1.0e-4, 1.0e-1]}
+  dropout: {uniform: [0.0, 0.5]}
+budget: {trials: 16, wall_time: 10m}
+"""
+
+pages = APIRouter(include_in_schema=False)
+Read = Annotated[Reading, Depends(reading)]
+
+
+@pages.get("/")
+def overview(request: Request, read: Read, cursor: str | None = None) -> Response:
+    """Returns the list of studies, and the workers."""
+    found = read.studies(False, cursor, _PER_PAGE)
+    context = {
+        "studies": [Summary(view) for view in found.items],
+        "older": found.next,
+        "newest": cursor is None,
+        "workers": _present(read),
+        "example": _EXAMPLE,
+        "server": str(request.base_url).rstrip("/"),
+    }
+    return _page(request, "overview.html", context)
+
+
+@pages.get("/studies/{name}")
+def study(request: Request, name: str, read: Read) -> Response:
+    """Returns the page of one study."""
+    try:
+        view = read.study(name)
+    except NotFound as error:
+        return not_found(request, error)
+    summary = Summary(view)
+    baseline = read.baseline(name)
+    best = read.best(name) if view.best else None
+    context = {
+        "study": summary,
+        "baseline": baseline,
+        "gain": summary.gain(baseline),
+        "best": best,
+        "recipe": recipe_text(best) if best else "",
+        "figures": FIGURES,
+        "workers": [worker for worker in _present(read) if worker.study == name],
+    }
+    return _page(request, "study.html", context)
+
+
+@pages.get("/studies/{name}/trials/{number}")
+def trial(request: Request, name: str, number: int, read: Read) -> Response:
+    """Returns the page of one trial."""
+    try:
+        view, detail = read.study(name), read.trial(name, number)
+    except NotFound as error:
+        return not_found(request, error)
+    context = {
+        "study": Summary(view),
+        "trial": detail,
+        "total": sum(view.counts.values()),
+        "last": detail.curve[-1] if detail.curve else None,
+        "knobs": KNOBS,
+        "recipe": recipe_text(detail),
+    }
+    return _page(request, "trial.html", context)
+
+
+@pages.get("/studies/{name}/trials/{number}/recipe.yaml")
+def recipe(name: str, number: int, read: Read) -> Response:
+    """Returns the trial's recipe, which a worker trains alone from a file."""
+    return PlainTextResponse(recipe_text(read.trial(name, number)))
+
+
+def recipe_text(trial: wire.TrialDetail) -> str:
+    """Returns the trial's recipe as YAML."""
+    return to_yaml(trial.recipe.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def not_found(request: Request, error: LmtuneError) -> Response:
+    """Returns the page that says what is missing, with status 404."""
+    context = {"title": "Not here", "detail": str(error)}
+    return _page(request, "problem.html", context, status_code=404)
+
+
+def _present(read: Reading) -> list[wire.WorkerView]:
+    """Returns the workers that have not left."""
+    return [worker for worker in read.workers() if worker.state != "gone"]
+
+
+def _page(
+    request: Request, template: str, context: Mapping[str, Any], status_code: int = 200
+) -> Response:
+    whole = {**context, "plotly_url": assets.plotly_url()}
+    headers = {"Cache-Control": "no-store"}  # the back button shows what is, not what was
+    return TEMPLATES.TemplateResponse(
+        request, template, whole, status_code=status_code, headers=headers
+    )
+
+
+router = APIRouter()
+for part in (pages, plots.router, assets.router):
+    router.include_router(part)

@@ -1,0 +1,47 @@
+"""Probes, metrics and the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import PlainTextResponse
+
+from service.routes.parts import Lmtune
+from service.store import workers
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Returns ok while the process serves."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+def readyz(lmtune: Lmtune) -> dict[str, str]:
+    """Returns ok when the database answers; 503 otherwise."""
+    lmtune.ctx.database.read(workers.read_clock)
+    return {"status": "ok"}
+
+
+@router.get("/metrics", response_class=PlainTextResponse)
+def metrics(lmtune: Lmtune) -> str:
+    """Returns gauges in Prometheus' text form."""
+    lines = ["# HELP lmtune_trials Trials by study and state.", "# TYPE lmtune_trials gauge"]
+    lines += [
+        f'lmtune_trials{{study="{study}",state="{state}"}} {count}'
+        for (study, state), count in lmtune.reading.counts().items()
+    ]
+    lines += ["# HELP lmtune_workers Workers by state.", "# TYPE lmtune_workers gauge"]
+    states = [worker.state for worker in lmtune.reading.workers()]
+    lines += [f'lmtune_workers{{state="{s}"}} {states.count(s)}' for s in sorted(set(states))]
+    return "\n".join(lines) + "\n"
+
+
+@router.get("/openapi.json", include_in_schema=False)
+def openapi(request: Request) -> dict[str, Any]:
+    """Returns the OpenAPI document."""
+    document: dict[str, Any] = request.app.openapi()
+    return document

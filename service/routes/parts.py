@@ -1,0 +1,70 @@
+"""How routes reach the parts of the server, and hand a write to the writer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, TypeVar, cast
+
+from fastapi import Depends, Request
+
+from service.blobs import BlobFolder
+from service.dispatch.context import Context
+from service.dispatch.reading import Reading
+from service.store.database import Tx
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass
+class Bell:
+    """Wakes the claims that wait for work; rung from the writer's thread."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: bool = False  # the server is going down: waiting claims are answered at once
+
+    def ring(self) -> None:
+        """Wakes every waiting claim; safe from any thread."""
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._ring)
+
+    def _ring(self) -> None:
+        self.event.set()
+        self.event = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        """Waits for the next ring, at most this long."""
+        event = self.event
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes call; one per app."""
+
+    ctx: Context
+    reading: Reading
+    blobs: BlobFolder
+    bell: Bell
+    max_blob_bytes: int
+
+    def write(self, work: Callable[[Tx], ResultT]) -> ResultT:
+        """Runs a write from a plain route; returns when it is durable."""
+        return self.ctx.database.write(work)
+
+    async def awrite(self, work: Callable[[Tx], ResultT]) -> ResultT:
+        """Hands a write to the writer from an async route; returns when it is durable."""
+        return await asyncio.wrap_future(self.ctx.database.submit(work))
+
+
+def parts(request: Request) -> Parts:
+    """Returns the app's parts."""
+    return cast(Parts, request.app.state.parts)
+
+
+Lmtune = Annotated[Parts, Depends(parts)]

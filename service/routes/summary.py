@@ -1,0 +1,105 @@
+"""What the pages say of a study beyond its view: progress, time left, what can be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from studies import wire
+from studies.spec import StudySpec, parse_spec
+from studies.trial import TERMINAL, StudyState, TrialState
+
+_ORDER: Final = (
+    TrialState.COMPLETE,
+    TrialState.PRUNED,
+    TrialState.FAILED,
+    TrialState.RUNNING,
+    TrialState.PAUSED,
+    TrialState.WAITING,
+)
+_LIVE: Final = (StudyState.RUNNING, StudyState.PAUSED)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of the progress bar; start and width are percentages of it."""
+
+    state: str
+    count: int
+    start: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A study, with what follows from its view."""
+
+    view: wire.StudyView
+
+    @cached_property
+    def spec(self) -> StudySpec:
+        """The study file with every default filled in."""
+        return parse_spec(self.view.spec)
+
+    @property
+    def budget(self) -> int:
+        """Trials that the study may create."""
+        return self.spec.budget.trials
+
+    @property
+    def finished(self) -> int:
+        """Trials that are over and filled a slot of the budget."""
+        counts = self.view.counts
+        return sum(counts.get(s, 0) for s in TERMINAL if s is not TrialState.CANCELLED)
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The progress bar, from left to right; states without trials are left out."""
+        whole = max(self.budget, self.view.slots, 1)
+        segments: list[Segment] = []
+        start = 0.0
+        for state in _ORDER:
+            if count := self.view.counts.get(state, 0):
+                width = 100.0 * count / whole
+                segments.append(Segment(state.value.lower(), count, start, width))
+                start += width
+        return segments
+
+    @property
+    def progress(self) -> str:
+        """The progress bar in words."""
+        parts = ", ".join(f"{s.count} {s.state}" for s in self.segments)
+        return f"{self.finished} of {self.budget} trials over" + (f": {parts}" if parts else "")
+
+    @property
+    def left_seconds(self) -> float | None:
+        """About how long the study will still run [s]; None where nothing is known.
+
+        The trials to come are taken to last as long as those that are over did, and the wall
+        time ends the study in any case.
+        """
+        if self.view.state not in _LIVE:
+            return None
+        ran = self.view.running_seconds
+        guesses = []
+        if self.finished:
+            guesses.append(ran / self.finished * (self.budget - self.finished))
+        if self.spec.budget.wall_time is not None:
+            guesses.append(self.spec.budget.wall_time - ran)
+        return max(min(guesses), 0.0) if guesses else None
+
+    def gain(self, baseline: float | None) -> float | None:
+        """Returns the part of the baseline's loss that the best trial saves; None if unknown."""
+        best = self.view.best
+        if best is None or not baseline or self.spec.objective.metric != "validation_loss":
+            return None
+        return 1.0 - best.value / baseline
+
+    @property
+    def can(self) -> frozenset[str]:
+        """The actions that the study's state allows."""
+        actions = {"pause"} if self.view.state is StudyState.RUNNING else set()
+        actions |= {"resume"} if self.view.state is StudyState.PAUSED else set()
+        actions |= {"stop"} if self.view.state in _LIVE else set()
+        return frozenset(actions)

@@ -1,0 +1,70 @@
+"""Jinja, set up once: autoescape on, an unknown name is an error, and how pages say numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import service
+
+FOLDER: Final = Path(service.__file__).parent / "templates"
+
+
+def number(value: Any) -> str:
+    """Returns a number in four significant digits, None as a dash, anything else as it is."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int) or not math.isfinite(value):
+        return str(value)
+    return f"{value:.4g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Returns a duration in its two largest units, as 1h 05m or 42s; None as a dash.
+
+    Args:
+        seconds: the duration [s].
+    """
+    if seconds is None:
+        return "–"
+    whole = int(seconds)
+    days, hours, minutes = whole // 86_400, whole // 3_600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}d {hours:02d}h"
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {whole % 60:02d}s" if minutes else f"{whole}s"
+
+
+def words(name: str) -> str:
+    """Returns a metric's name in plain words."""
+    return name.replace("_", " ")
+
+
+def to_yaml(document: Any) -> str:
+    """Returns JSON values as YAML, in their own order."""
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    assert isinstance(text, str)  # noqa: S101 - typed as Any
+    return text
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=number, duration=duration, words=words, to_yaml=to_yaml)
+    return environment
+
+
+TEMPLATES: Final = Jinja2Templates(env=_environment())

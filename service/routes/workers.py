@@ -1,0 +1,116 @@
+"""The worker protocol. Async: each call hands a command to the writer and awaits it."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Body, Depends, Header, Request, Response
+
+from service.dispatch import claim as claims
+from service.dispatch import report as reporting
+from service.dispatch.sweep import worker_gone
+from service.routes.parts import Lmtune, Parts
+from service.store.trials import AttemptKey
+from studies import wire
+
+router = APIRouter(prefix="/api/v1", tags=["workers"])
+POLL_SECONDS: Final = 1.0  # a waiting claim looks again: other servers and leases ring no bell
+LOG_BYTES: Final = 65_536  # of one call
+
+
+def attempt_key(
+    trial_id: int, attempt: int, lease: Annotated[str, Header(alias=wire.LEASE_HEADER)]
+) -> AttemptKey:
+    """Returns who writes: the attempt and the hash of its lease token."""
+    return AttemptKey(trial_id, attempt, claims.hash_token(lease))
+
+
+Key = Annotated[AttemptKey, Depends(attempt_key)]
+
+
+@router.get("/workers")
+def list_workers(lmtune: Lmtune) -> list[wire.WorkerView]:
+    """Returns the workers, those heard of last first."""
+    return lmtune.reading.workers()
+
+
+@router.post("/workers", status_code=201)
+async def register(body: wire.RegisterBody, lmtune: Lmtune) -> wire.Registered:
+    """Makes a worker known; the same registration again gets the same answer."""
+    return await lmtune.awrite(lambda tx: claims.register(tx, lmtune.ctx, body))
+
+
+@router.delete("/workers/{worker_id}", status_code=204)
+async def goodbye(worker_id: int, lmtune: Lmtune) -> None:
+    """A worker ends and holds no trial."""
+    await lmtune.awrite(lambda tx: worker_gone(tx, worker_id))
+
+
+@router.post(
+    "/workers/{worker_id}/claim",
+    response_model=wire.Grant,
+    responses={204: {"description": "nothing to do now; ask again after Retry-After seconds"}},
+)
+async def claim(
+    worker_id: int, body: wire.ClaimBody, request: Request, lmtune: Lmtune
+) -> wire.Grant | Response:
+    """Grants a trial, waiting up to `wait_ms` for one."""
+    ctx = lmtune.ctx
+    grant = await lmtune.awrite(lambda tx: claims.first_claim(tx, ctx, worker_id, body))
+    deadline = time.monotonic() + body.wait_ms / 1_000
+    while grant is None and await _may_wait(lmtune, request, deadline):
+        grant = await lmtune.awrite(lambda tx: claims.waiting_claim(tx, ctx, worker_id, body))
+    return grant or Response(status_code=204, headers={"Retry-After": "1"})
+
+
+async def _may_wait(lmtune: Parts, request: Request, deadline: float) -> bool:
+    """Waits for the bell; False when time is up, the caller has gone or the server goes down."""
+    left = deadline - time.monotonic()
+    if left <= 0 or lmtune.bell.closing or await request.is_disconnected():
+        return False
+    await lmtune.bell.wait(min(left, POLL_SECONDS))
+    return not lmtune.bell.closing
+
+
+@router.post("/trials/{trial_id}/attempts/{attempt}/heartbeat")
+async def heartbeat(key: Key, body: wire.HeartbeatBody, lmtune: Lmtune) -> wire.DecisionView:
+    """Renews the lease; answers what is wanted of the trial."""
+    decision = await lmtune.awrite(lambda tx: reporting.heartbeat(tx, lmtune.ctx, key, body))
+    return wire.DecisionView(decision=decision)
+
+
+@router.post("/trials/{trial_id}/attempts/{attempt}/reports")
+async def report(key: Key, body: wire.ReportBody, lmtune: Lmtune) -> wire.ReportAnswer:
+    """Stores reports, each once, and answers what to do next."""
+    return await lmtune.awrite(lambda tx: reporting.record_report(tx, lmtune.ctx, key, body))
+
+
+@router.post("/trials/{trial_id}/attempts/{attempt}/checkpoints")
+async def checkpoint(key: Key, body: wire.CheckpointBody, lmtune: Lmtune) -> wire.DecisionView:
+    """Commits an uploaded blob as the place to resume from."""
+    decision = await lmtune.awrite(lambda tx: reporting.checkpoint(tx, lmtune.ctx, key, body))
+    return wire.DecisionView(decision=decision)
+
+
+@router.post("/trials/{trial_id}/attempts/{attempt}/resume")
+async def resume(key: Key, body: wire.ResumeBody, lmtune: Lmtune) -> wire.DecisionView:
+    """Records where the attempt really starts, when its checkpoint cannot be used."""
+    decision = await lmtune.awrite(lambda tx: reporting.resume(tx, lmtune.ctx, key, body))
+    return wire.DecisionView(decision=decision)
+
+
+@router.post("/trials/{trial_id}/attempts/{attempt}/finish")
+async def finish(key: Key, body: wire.FinishBody, lmtune: Lmtune) -> wire.FinishAnswer:
+    """Ends the attempt; the same finish again gets the same answer."""
+    return await lmtune.awrite(lambda tx: reporting.finish(tx, lmtune.ctx, key, body))
+
+
+@router.post("/trials/{trial_id}/attempts/{attempt}/log", status_code=204)
+async def log(
+    key: Key,
+    text: Annotated[str, Body(media_type="text/plain", max_length=LOG_BYTES)],
+    lmtune: Lmtune,
+) -> None:
+    """Appends to the attempt's log, of which the last 1 MiB is kept."""
+    await lmtune.awrite(lambda tx: reporting.log(tx, lmtune.ctx, key, text))

@@ -1,0 +1,58 @@
+// What people do on a page: steer a study, copy a text, open a row.
+import { post } from "./api.js";
+import { toast } from "./dom.js";
+
+/** Hears clicks on everything that carries data-act, data-copy or data-href. */
+export function wireActions(redraw) {
+  document.addEventListener("click", (event) => {
+    const target = event.target.closest("[data-act], [data-copy], a, button, summary, [data-href]");
+    if (!target) return;
+    if (target.dataset.act) act(target, redraw);
+    else if (target.dataset.copy) copy(document.getElementById(target.dataset.copy), target);
+    else if (target.dataset.href && !String(getSelection())) location.assign(target.dataset.href);
+  });
+}
+
+async function act(button, redraw) {
+  const { act: url, ask, done } = button.dataset;
+  if (ask && !(await confirm(ask))) return;
+  button.disabled = true;
+  try {
+    await post(url);
+    toast(done);
+  } catch (error) {
+    toast(error.message, true);
+    button.disabled = false;
+  }
+  redraw();
+}
+
+/** Returns whether the reader said yes. */
+function confirm(question) {
+  const dialog = document.getElementById("confirm");
+  document.getElementById("confirm-text").textContent = question;
+  dialog.returnValue = "no";
+  dialog.showModal();
+  return new Promise((answer) => {
+    dialog.addEventListener("close", () => answer(dialog.returnValue === "yes"), { once: true });
+  });
+}
+
+async function copy(source, button) {
+  try {
+    await navigator.clipboard.writeText(source.textContent);
+  } catch {
+    copySelected(source); // no clipboard without TLS beyond localhost
+  }
+  const said = button.textContent;
+  if (said === "Copied") return;
+  button.textContent = "Copied";
+  setTimeout(() => (button.textContent = said), 1500);
+}
+
+function copySelected(source) {
+  const folded = source.closest("details:not([open])");
+  if (folded) folded.open = true;
+  getSelection().selectAllChildren(source);
+  document.execCommand("copy");
+}

@@ -1,0 +1,15 @@
+// Builds elements; text is only ever text.
+
+/** Returns a new element: `make("td", { className: "n" }, "3", child)`. */
+export function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+/** Shows a short message that goes away by itself, and that a screen reader says. */
+export function toast(text, bad = false) {
+  const message = make("p", { className: bad ? "toast bad" : "toast" }, text);
+  document.getElementById("toasts").append(message);
+  setTimeout(() => message.remove(), bad ? 9000 : 5000);
+}

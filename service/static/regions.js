@@ -1,0 +1,32 @@
+// Swaps the parts of a page that carry data-live for those of the page as it is now.
+import { getPage } from "./api.js";
+
+const before = new WeakMap(); // region -> the markup it was last filled with
+
+/** Asks for the page again and swaps what has changed; keeps focus and what is folded open. */
+export async function swapRegions() {
+  const fresh = await getPage(location.href);
+  for (const region of document.querySelectorAll("[data-live]")) {
+    const next = fresh.getElementById(region.id);
+    if (!next || before.get(region) === next.innerHTML) continue;
+    before.set(region, next.innerHTML);
+    const focused = region.contains(document.activeElement) ? document.activeElement : null;
+    const path = focused && pathTo(focused, region);
+    for (const open of region.querySelectorAll("details[open][id]")) {
+      next.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
+    }
+    region.replaceChildren(...next.childNodes);
+    if (path) find(region, path)?.focus({ preventScroll: true });
+  }
+}
+
+/** Returns the indices that lead from the region down to the element. */
+function pathTo(element, region) {
+  const path = [];
+  for (let here = element; here !== region; here = here.parentElement) {
+    path.unshift([...here.parentElement.children].indexOf(here));
+  }
+  return path;
+}
+
+const find = (region, path) => path.reduce((here, index) => here?.children[index], region);

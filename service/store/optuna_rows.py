@@ -1,0 +1,130 @@
+"""Optuna's own rows, written by Optuna's own storage inside our transaction.
+
+ours                          Optuna's
+WAITING, RUNNING, PAUSED      RUNNING
+COMPLETE                      COMPLETE, value
+PRUNED                        PRUNED, the last visible value unless it is not finite
+FAILED, CANCELLED             FAIL, user attributes lmtune_state and lmtune_reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from optuna.trial import TrialState as OptunaState
+from sqlalchemy.orm import Session
+
+from studies.errors import StartupError
+from studies.trial import TrialState
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+STATES: Final[Mapping[TrialState, OptunaState]] = {
+    TrialState.WAITING: OptunaState.RUNNING,
+    TrialState.RUNNING: OptunaState.RUNNING,
+    TrialState.PAUSED: OptunaState.RUNNING,
+    TrialState.COMPLETE: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+    TrialState.CANCELLED: OptunaState.FAIL,
+}
+
+
+def create_tables(url: sa.URL) -> None:
+    """Makes Optuna's tables, or raises StartupError where another version of Optuna made them."""
+    try:
+        storage = RDBStorage(url.render_as_string(hide_password=False))
+    except RuntimeError as error:
+        raise StartupError(f"the database holds tables of another Optuna: {error}") from None
+    storage.engine.dispose()
+
+
+class BoundStorage(RDBStorage):
+    """Optuna's storage on an open connection: what it commits is a savepoint of our transaction.
+
+    It lives as long as the transaction, and never opens a connection of its own.
+    """
+
+    def __init__(self, conn: sa.Connection) -> None:
+        self._bound = conn
+        self.scoped_session = self.session
+
+    def session(self) -> Session:
+        """Returns a session whose commit releases a savepoint of our transaction."""
+        return Session(bind=self._bound, join_transaction_mode="create_savepoint")
+
+    def has_study(self, name: str) -> bool:
+        """True when Optuna's tables hold a study of this name, ours or foreign."""
+        table = models.StudyModel.__table__
+        return (
+            self._bound.execute(
+                sa.select(table.c.study_id).where(table.c.study_name == name)
+            ).first()
+            is not None
+        )
+
+    def create_study(self, name: str, direction: str) -> int:
+        """Writes a study; returns Optuna's id of it."""
+        return self.create_new_study([StudyDirection[direction.upper()]], name)
+
+    def next_number(self, study_id: int) -> int:
+        """Returns the number that the study's next trial will get, holding Optuna's study row."""
+        with self.session() as session:
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+        table = models.TrialModel.__table__
+        count = sa.select(sa.func.count()).where(table.c.study_id == study_id)
+        return int(self._bound.execute(count).scalar_one())
+
+    def create_trial(self, study_id: int, trial: FrozenTrial) -> int:
+        """Writes a RUNNING trial; returns Optuna's id of it. Tries once: we retry transactions."""
+        with self.session() as session, session.begin():
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            row = self._get_prepared_new_trial(study_id, trial, session)
+            session.flush()
+            if row.number != trial.number:
+                raise AssertionError(f"Optuna numbers {row.number}, not {trial.number}")
+            return int(row.trial_id)
+
+    def end_trial(
+        self,
+        trial_id: int,
+        state: TrialState,
+        value: float | None,
+        curve: Sequence[tuple[int, float]],
+        reason: str | None,
+    ) -> None:
+        """Writes a trial's end: its intermediate values, then its state and value, once."""
+        rows = [_intermediate_row(trial_id, step, loss) for step, loss in curve]
+        if rows:
+            table = models.TrialIntermediateValueModel.__table__
+            self._bound.execute(sa.insert(table), rows)
+        optuna_state = STATES[state]
+        if optuna_state is OptunaState.FAIL:
+            self.set_trial_user_attr(trial_id, "lmtune_state", str(state))
+            self.set_trial_user_attr(trial_id, "lmtune_reason", reason or "")
+        values = None if value is None or optuna_state is OptunaState.FAIL else [value]
+        self.set_trial_state_values(trial_id, optuna_state, values)
+
+
+def read_trials(conn: sa.Connection, study_id: int) -> dict[int, FrozenTrial]:
+    """Returns Optuna's trials of a study, foreign ones too, by Optuna's id."""
+    found = BoundStorage(conn).get_all_trials(study_id, deepcopy=False)
+    return {trial._trial_id: trial for trial in found}
+
+
+def _intermediate_row(trial_id: int, step: int, value: float) -> dict[str, Any]:
+    model = models.TrialIntermediateValueModel
+    stored, kind = model.intermediate_value_to_stored_repr(value)
+    return {
+        "trial_id": trial_id,
+        "step": step,
+        "intermediate_value": stored,
+        "intermediate_value_type": kind,
+    }

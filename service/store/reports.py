@@ -1,0 +1,86 @@
+"""Rows of reports. A report is visible until its attempt is started again below its step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.store.database import Tx
+from service.store.tables import reports, trials
+from studies.trial import TrialState
+
+Row = sa.Row[Any]
+
+
+def get(conn: sa.Connection, trial_id: int, attempt: int, step: int) -> Row | None:
+    """Returns the report of this key."""
+    return conn.execute(
+        sa.select(reports).where(
+            reports.c.trial_id == trial_id,
+            reports.c.attempt == attempt,
+            reports.c.step == step,
+        )
+    ).one_or_none()
+
+
+def insert(tx: Tx, **values: Any) -> None:
+    """Stores a report with the decision it brought about."""
+    tx.conn.execute(reports.insert().values(**values))
+
+
+def visible(conn: sa.Connection, trial_id: int) -> Sequence[Row]:
+    """Returns a trial's visible reports by step."""
+    return conn.execute(
+        sa.select(reports)
+        .where(reports.c.trial_id == trial_id, reports.c.superseded.is_(False))
+        .order_by(reports.c.step)
+    ).all()
+
+
+def visible_at(conn: sa.Connection, trial_id: int, step: int) -> Row | None:
+    """Returns the visible report of one step."""
+    return conn.execute(
+        sa.select(reports).where(
+            reports.c.trial_id == trial_id,
+            reports.c.step == step,
+            reports.c.superseded.is_(False),
+        )
+    ).one_or_none()
+
+
+def last_visible(conn: sa.Connection, trial_id: int) -> Row | None:
+    """Returns the visible report of the highest step."""
+    return conn.execute(
+        sa.select(reports)
+        .where(reports.c.trial_id == trial_id, reports.c.superseded.is_(False))
+        .order_by(reports.c.step.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def values_at(
+    conn: sa.Connection, study_id: int, step: int, but: int, *, complete_only: bool
+) -> list[float | None]:
+    """Returns the visible values of the study's other trials at a step; None is not finite."""
+    statement = sa.select(reports.c.value).where(
+        reports.c.study_id == study_id,
+        reports.c.step == step,
+        reports.c.superseded.is_(False),
+        reports.c.trial_id != but,
+    )
+    if complete_only:
+        statement = statement.join(trials, trials.c.id == reports.c.trial_id).where(
+            trials.c.state == TrialState.COMPLETE
+        )
+    return list(conn.execute(statement).scalars())
+
+
+def curves(conn: sa.Connection, study_id: int) -> Sequence[Row]:
+    """Returns (trial_id, step, value) of every visible report of a study, by trial and step."""
+    return conn.execute(
+        sa.select(reports.c.trial_id, reports.c.step, reports.c.value)
+        .where(reports.c.study_id == study_id, reports.c.superseded.is_(False))
+        .order_by(reports.c.trial_id, reports.c.step)
+    ).all()

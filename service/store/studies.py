@@ -1,0 +1,91 @@
+"""Rows of studies and of the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.store.database import Tx
+from service.store.tables import events, reports, studies, trials
+from studies.trial import StudyState, TrialState
+
+Row = sa.Row[Any]
+
+
+def insert(tx: Tx, **values: Any) -> Row:
+    """Returns the new study, or raises sqlalchemy's IntegrityError where the name is taken."""
+    statement = studies.insert().values(created_at=tx.now, **values).returning(studies)
+    return tx.conn.execute(statement).one()
+
+
+def lock(tx: Tx, study_id: int) -> Row:
+    """Returns the study, held until this transaction ends: nobody else changes its trials' states.
+
+    SQLite has one writer, so there the row is held already.
+    """
+    return tx.conn.execute(
+        sa.select(studies).where(studies.c.id == study_id).with_for_update()
+    ).one()
+
+
+def by_name(conn: sa.Connection, name: str) -> Row | None:
+    """Returns the study of this name."""
+    return conn.execute(sa.select(studies).where(studies.c.name == name)).one_or_none()
+
+
+def of_trial(conn: sa.Connection, trial_id: int) -> Row | None:
+    """Returns the study of a trial."""
+    statement = sa.select(studies).join(trials, trials.c.study_id == studies.c.id)
+    return conn.execute(statement.where(trials.c.id == trial_id)).one_or_none()
+
+
+def page(conn: sa.Connection, *, archived: bool, before: int | None, limit: int) -> Sequence[Row]:
+    """Returns studies with smaller ids than `before`, newest first."""
+    statement = sa.select(studies).where(studies.c.archived == archived)
+    if before is not None:
+        statement = statement.where(studies.c.id < before)
+    return conn.execute(statement.order_by(studies.c.id.desc()).limit(limit)).all()
+
+
+def in_state(conn: sa.Connection, *states: StudyState) -> Sequence[Row]:
+    """Returns the studies in these states, the oldest first."""
+    return conn.execute(
+        sa.select(studies).where(studies.c.state.in_(states)).order_by(studies.c.id)
+    ).all()
+
+
+def update(tx: Tx, study_id: int, **values: Any) -> Row:
+    """Changes the study and raises its revision; returns the changed row."""
+    return tx.conn.execute(
+        studies.update()
+        .where(studies.c.id == study_id)
+        .values(revision=studies.c.revision + 1, **values)
+        .returning(studies)
+    ).one()
+
+
+def counts(conn: sa.Connection, study_id: int) -> dict[TrialState, int]:
+    """Returns the number of trials in each state that has any."""
+    rows = conn.execute(
+        sa.select(trials.c.state, sa.func.count())
+        .where(trials.c.study_id == study_id)
+        .group_by(trials.c.state)
+    )
+    return {TrialState(state): count for state, count in rows}
+
+
+def stamp(conn: sa.Connection, study_id: int) -> tuple[int, int]:
+    """Returns (revision, newest report): it changes whenever anything visible does."""
+    newest = sa.select(sa.func.max(reports.c.id)).where(reports.c.study_id == study_id)
+    revision = sa.select(studies.c.revision).where(studies.c.id == study_id)
+    row = conn.execute(sa.select(revision.scalar_subquery(), newest.scalar_subquery())).one()
+    return int(row[0]), int(row[1] or 0)
+
+
+def audit(tx: Tx, study_id: int, kind: str, trial: int | None = None, **detail: Any) -> None:
+    """Writes one event of the study or of one of its trials."""
+    tx.conn.execute(
+        events.insert().values(at=tx.now, study_id=study_id, trial=trial, kind=kind, detail=detail)
+    )

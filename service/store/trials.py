@@ -1,0 +1,320 @@
+"""Rows of trials, attempts and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from service.store.database import Tx
+from service.store.tables import attempts, blobs, checkpoints, reports, trials, workers
+from studies.trial import Desired, TrialState
+
+Row = sa.Row[Any]
+
+
+@dataclass(frozen=True)
+class AttemptKey:
+    """What proves that a write comes from the holder of an attempt."""
+
+    trial_id: int
+    attempt: int
+    lease_hash: str
+
+
+def insert(tx: Tx, **values: Any) -> Row:
+    """Returns the new trial."""
+    statement = trials.insert().values(created_at=tx.now, **values).returning(trials)
+    return tx.conn.execute(statement).one()
+
+
+def update(tx: Tx, trial_id: int, **values: Any) -> Row:
+    """Changes a trial; returns the changed row."""
+    return tx.conn.execute(
+        trials.update().where(trials.c.id == trial_id).values(**values).returning(trials)
+    ).one()
+
+
+def get(conn: sa.Connection, trial_id: int) -> Row | None:
+    """Returns the trial of this id."""
+    return conn.execute(sa.select(trials).where(trials.c.id == trial_id)).one_or_none()
+
+
+def by_number(conn: sa.Connection, study_id: int, number: int) -> Row | None:
+    """Returns the trial of this number."""
+    return conn.execute(
+        sa.select(trials).where(trials.c.study_id == study_id, trials.c.number == number)
+    ).one_or_none()
+
+
+def fence(tx: Tx, key: AttemptKey, lease: float, step: int | None = None) -> Row | None:
+    """Renews the lease and returns the trial, if `key` still holds it; else changes nothing.
+
+    One statement. The lease is renewed while the trial is wanted to run, and for one lease after
+    that changed, so that a worker may checkpoint but not ignore what it is told.
+    """
+    renewing = sa.or_(trials.c.desired == Desired.RUN, tx.t - trials.c.desired_t < lease)
+    values: dict[str, Any] = {
+        "lease_until_t": sa.case((renewing, tx.t + lease), else_=trials.c.lease_until_t)
+    }
+    if step is not None:
+        advanced = trials.c.progress_step < step
+        values["progress_t"] = sa.case((advanced, tx.t), else_=trials.c.progress_t)
+        values["progress_step"] = sa.case((advanced, step), else_=trials.c.progress_step)
+    return tx.conn.execute(
+        trials.update()
+        .where(
+            trials.c.id == key.trial_id,
+            trials.c.attempt == key.attempt,
+            trials.c.lease_hash == key.lease_hash,
+            trials.c.state == TrialState.RUNNING,
+        )
+        .values(**values)
+        .returning(trials)
+    ).one_or_none()
+
+
+def claimable(tx: Tx, study_id: int, failures_allowed: int) -> Row | None:
+    """Returns the trial to grant next: WAITING, or RUNNING with its lease over; oldest first."""
+    stealable = sa.and_(
+        trials.c.state == TrialState.RUNNING,
+        trials.c.lease_until_t < tx.t,
+        trials.c.desired == Desired.RUN,
+        trials.c.failures < failures_allowed,
+    )
+    return tx.conn.execute(
+        sa.select(trials)
+        .where(
+            trials.c.study_id == study_id,
+            sa.or_(trials.c.state == TrialState.WAITING, stealable),
+        )
+        .order_by(trials.c.number)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    ).one_or_none()
+
+
+def in_state(conn: sa.Connection, study_id: int, *states: TrialState) -> Sequence[Row]:
+    """Returns the study's trials in these states, by number."""
+    return conn.execute(
+        sa.select(trials)
+        .where(trials.c.study_id == study_id, trials.c.state.in_(states))
+        .order_by(trials.c.number)
+    ).all()
+
+
+def overdue(conn: sa.Connection, t: float, stalled_since: float) -> Sequence[Row]:
+    """Returns RUNNING trials whose lease is over, or without a new step since `stalled_since`."""
+    return conn.execute(
+        sa.select(trials).where(
+            trials.c.state == TrialState.RUNNING,
+            sa.or_(trials.c.lease_until_t < t, trials.c.progress_t < stalled_since),
+        )
+    ).all()
+
+
+def of_worker(conn: sa.Connection, worker_id: int) -> Sequence[Row]:
+    """Returns the RUNNING trials that a worker holds."""
+    return conn.execute(
+        sa.select(trials).where(
+            trials.c.worker_id == worker_id, trials.c.state == TrialState.RUNNING
+        )
+    ).all()
+
+
+def lift_leases(tx: Tx, until_t: float) -> None:
+    """Lifts every live lease that would end before `until_t` to it."""
+    tx.conn.execute(
+        trials.update()
+        .where(
+            trials.c.state == TrialState.RUNNING,
+            trials.c.lease_until_t >= tx.t,
+            trials.c.lease_until_t < until_t,
+        )
+        .values(lease_until_t=until_t)
+    )
+
+
+def page(
+    conn: sa.Connection,
+    study_id: int,
+    *,
+    state: TrialState | None,
+    after: int,
+    limit: int,
+) -> Sequence[Row]:
+    """Returns trials with larger numbers than `after`, with their worker's name."""
+    statement = (
+        sa.select(trials, workers.c.name.label("worker_name"))
+        .outerjoin(workers, workers.c.id == trials.c.worker_id)
+        .where(trials.c.study_id == study_id, trials.c.number > after)
+    )
+    if state is not None:
+        statement = statement.where(trials.c.state == state)
+    return conn.execute(statement.order_by(trials.c.number).limit(limit)).all()
+
+
+def changed_since(conn: sa.Connection, study_id: int, revision: int) -> Sequence[Row]:
+    """Returns trials whose state changed after this revision of the study, by number."""
+    return conn.execute(
+        sa.select(trials)
+        .where(trials.c.study_id == study_id, trials.c.revision > revision)
+        .order_by(trials.c.number)
+    ).all()
+
+
+def best(conn: sa.Connection, study_id: int, direction: str, limit: int = 1) -> Sequence[Row]:
+    """Returns the best COMPLETE trials, the best first; of equals the earlier."""
+    order = trials.c.value.asc() if direction == "minimize" else trials.c.value.desc()
+    return conn.execute(
+        sa.select(trials)
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE)
+        .order_by(order, trials.c.number)
+        .limit(limit)
+    ).all()
+
+
+def last_ended(conn: sa.Connection, study_id: int, limit: int) -> Sequence[Row]:
+    """Returns the trials that ended last, the latest first."""
+    return conn.execute(
+        sa.select(trials)
+        .where(trials.c.study_id == study_id, trials.c.ended_at.is_not(None))
+        .order_by(trials.c.revision.desc())
+        .limit(limit)
+    ).all()
+
+
+# ---------------------------------------------------------------- attempts
+
+
+def begin_attempt(tx: Tx, **values: Any) -> None:
+    """Writes a granted attempt."""
+    tx.conn.execute(attempts.insert().values(started_at=tx.now, **values))
+
+
+def end_attempt(tx: Tx, trial_id: int, attempt: int, **values: Any) -> None:
+    """Ends an attempt that is live."""
+    tx.conn.execute(
+        attempts.update()
+        .where(
+            attempts.c.trial_id == trial_id,
+            attempts.c.attempt == attempt,
+            attempts.c.outcome.is_(None),
+        )
+        .values(ended_at=tx.now, **values)
+    )
+
+
+def update_attempt(tx: Tx, trial_id: int, attempt: int, **values: Any) -> None:
+    """Changes what is known of an attempt."""
+    tx.conn.execute(
+        attempts.update()
+        .where(attempts.c.trial_id == trial_id, attempts.c.attempt == attempt)
+        .values(**values)
+    )
+
+
+def attempt(conn: sa.Connection, trial_id: int, number: int) -> Row | None:
+    """Returns one attempt."""
+    return conn.execute(
+        sa.select(attempts).where(attempts.c.trial_id == trial_id, attempts.c.attempt == number)
+    ).one_or_none()
+
+
+def attempts_of(conn: sa.Connection, trial_id: int) -> Sequence[Row]:
+    """Returns a trial's attempts in order, with their workers' names."""
+    return conn.execute(
+        sa.select(attempts, workers.c.name.label("worker_name"))
+        .join(workers, workers.c.id == attempts.c.worker_id)
+        .where(attempts.c.trial_id == trial_id)
+        .order_by(attempts.c.attempt)
+    ).all()
+
+
+def latest_environment(conn: sa.Connection, study_id: int) -> dict[str, Any] | None:
+    """Returns what the study's latest attempt told of its environment."""
+    return conn.execute(
+        sa.select(attempts.c.environment)
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .where(trials.c.study_id == study_id, attempts.c.environment.is_not(sa.null()))
+        .order_by(attempts.c.started_at.desc())
+        .limit(1)
+    ).scalar()
+
+
+def granted_under(conn: sa.Connection, worker_id: int, seq: int) -> Row | None:
+    """Returns the live attempt granted under a worker's claim of this number."""
+    return conn.execute(
+        sa.select(attempts).where(
+            attempts.c.worker_id == worker_id,
+            attempts.c.claim_seq == seq,
+            attempts.c.outcome.is_(None),
+        )
+    ).one_or_none()
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def add_checkpoint(tx: Tx, **values: Any) -> None:
+    """Commits a pointer; the same pointer again changes nothing."""
+    tx.conn.execute(insert_once(tx, checkpoints).values(created_at=tx.now, **values))
+
+
+def newest_checkpoint(conn: sa.Connection, trial_id: int) -> Row | None:
+    """Returns the good pointer at the highest step whose blob is there."""
+    return conn.execute(
+        sa.select(checkpoints)
+        .join(blobs, blobs.c.sha256 == checkpoints.c.sha256)
+        .where(
+            checkpoints.c.trial_id == trial_id,
+            checkpoints.c.bad.is_(False),
+            blobs.c.state == "live",
+        )
+        .order_by(checkpoints.c.step.desc(), checkpoints.c.attempt.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def mark_bad(tx: Tx, trial_id: int, above_step: int) -> None:
+    """Marks the pointers above a step as not to be resumed from."""
+    tx.conn.execute(
+        checkpoints.update()
+        .where(checkpoints.c.trial_id == trial_id, checkpoints.c.step > above_step)
+        .values(bad=True)
+    )
+
+
+def keep_newest_checkpoints(tx: Tx, trial_id: int, keep: int) -> None:
+    """Drops a trial's pointers but those written last."""
+    newest = (
+        sa.select(checkpoints.c.attempt, checkpoints.c.step)
+        .where(checkpoints.c.trial_id == trial_id)
+        .order_by(checkpoints.c.created_at.desc(), checkpoints.c.step.desc())
+        .limit(keep)
+    )
+    kept = [(row.attempt, row.step) for row in tx.conn.execute(newest)]
+    tx.conn.execute(
+        checkpoints.delete().where(
+            checkpoints.c.trial_id == trial_id,
+            sa.tuple_(checkpoints.c.attempt, checkpoints.c.step).not_in(kept),
+        )
+    )
+
+
+def supersede_reports(tx: Tx, trial_id: int, above_step: int) -> None:
+    """Hides the reports above a step: an attempt starts again there."""
+    tx.conn.execute(
+        reports.update()
+        .where(reports.c.trial_id == trial_id, reports.c.step > above_step)
+        .values(superseded=True)
+    )
+
+
+def insert_once(tx: Tx, table: sa.Table) -> Any:
+    """Returns an INSERT that does nothing where the key exists."""
+    dialect = postgresql if tx.conn.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table).on_conflict_do_nothing()

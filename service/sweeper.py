@@ -1,0 +1,86 @@
+"""The supervised loop of a server.
+
+It moves the lease clock, settles what cannot be stolen, keeps the launcher's workers and collects
+blobs that nothing points at.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from service.blobs import BlobFolder
+from service.dispatch import sweep
+from service.dispatch.context import Context
+from service.launcher.base import Launcher, Lost
+from service.leases import TICK_SECONDS
+from service.store import workers
+from service.store.database import Tx
+
+logger = logging.getLogger(__name__)
+COLLECT_SECONDS: Final = 30.0  # between collections of blobs
+
+
+class Sweeper:
+    """Runs in a thread of its own from `start` to `stop`."""
+
+    def __init__(self, ctx: Context, launcher: Launcher, blobs: BlobFolder) -> None:
+        self._ctx, self._launcher, self._blobs = ctx, launcher, blobs
+        self._stopped = threading.Event()
+        self._keeping = threading.Lock()  # the launcher is called from one thread at a time
+        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._next_collection = time.monotonic() + COLLECT_SECONDS
+
+    def start(self) -> None:
+        """Begins to sweep."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the loop after the sweep it is in."""
+        self._stopped.set()
+        self._thread.join()
+
+    def drain(self, grace: float) -> None:
+        """Lets the launcher's workers checkpoint and go, while the server still serves them."""
+        with self._keeping:
+            self._tell(self._launcher.stop(grace))
+
+    def once(self) -> None:
+        """One sweep."""
+        self._ctx.database.write(self._settle)
+        if self._keeping.acquire(blocking=False):
+            try:
+                self._tell(self._launcher.keep())
+            finally:
+                self._keeping.release()
+        if time.monotonic() >= self._next_collection:
+            self._next_collection = time.monotonic() + COLLECT_SECONDS
+            self._collect()
+
+    def _settle(self, tx: Tx) -> None:
+        sweep.tick(tx, self._ctx)
+        sweep.settle_overdue(tx, self._ctx)
+        sweep.end_overtime(tx, self._ctx)
+
+    def _tell(self, lost: Iterable[Lost]) -> None:
+        for worker in lost:
+            name, reason = worker.worker, f"the worker is gone: {worker.reason}"
+            self._ctx.database.write(
+                lambda tx, name=name, reason=reason: sweep.worker_lost(tx, self._ctx, name, reason)
+            )
+
+    def _collect(self) -> None:
+        """Removes blobs in three steps, so that a crash between them loses nothing."""
+        for sha256 in self._ctx.database.write(lambda tx: sweep.mark_unused_blobs(tx, self._ctx)):
+            self._blobs.remove(sha256)
+            self._ctx.database.write(lambda tx, key=sha256: workers.drop_dying(tx, key))
+
+    def _run(self) -> None:
+        while not self._stopped.wait(TICK_SECONDS):
+            try:
+                self.once()
+            except Exception:
+                logger.exception("a sweep failed; the next one comes in %s s", TICK_SECONDS)
