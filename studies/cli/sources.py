@@ -1,0 +1,95 @@
+"""Where studies come from: files and the catalog; each is checked before anything is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from studies.corpus import builtin_text, check_corpus, file_sha256, read_text
+from studies.errors import InvalidInput, NotFound
+from studies.explain import near
+from studies.files import read_document
+from studies.spec import StudySpec, parse_spec
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checked study; its `data.path` is relative to the folder `base`."""
+
+    spec: StudySpec
+    base: Path
+
+    @property
+    def sent(self) -> dict[str, Any]:
+        """The study as the server keeps it: a text is named by its hash."""
+        values = self.spec.model_dump(mode="json", by_alias=True)
+        if self.spec.data.path is not None:
+            values["data"]["sha256"] = file_sha256(self.base / self.spec.data.path)
+            values["data"]["path"] = None
+        return values
+
+    def named(self, name: str) -> Source:
+        """Returns the same study under another name."""
+        return Source(self.spec.model_copy(update={"name": name}), self.base)
+
+
+def open_source(study: str, data: Path | None = None) -> Source:
+    """Returns the study in a file or in the catalog, with its text checked.
+
+    Args:
+        study: a path, or the name of a catalog study where no such file exists.
+        data: a text that takes the place of the study's own.
+
+    Raises:
+        InvalidInput: one FieldError for each wrong field, the text's included.
+    """
+    path = Path(study)
+    if not path.exists() and study in catalog():
+        path = catalog()[study]
+    document = read_document(path)
+    if data is not None and isinstance(document, Mapping):
+        document = _with_text(document, data)
+    source = Source(parse_spec(document), path.parent)
+    _check_text(source)
+    return source
+
+
+def catalog() -> dict[str, Path]:
+    """Returns the ready studies: name to file."""
+    folder = Path(str(resources.files("studies"))) / "catalog"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def catalog_file(name: str) -> Path:
+    """Returns a ready study's file; raises NotFound, with the nearest name."""
+    known = catalog()
+    if name not in known:
+        hint = near(name, known) or f"there are {', '.join(known)}"
+        raise NotFound(f"no ready study is named {name!r} ({hint})")
+    return known[name]
+
+
+def _with_text(document: Mapping[str, Any], data: Path) -> dict[str, Any]:
+    section = document.get("data")
+    kept = section if isinstance(section, Mapping) else {}
+    others = {k: v for k, v in kept.items() if k not in ("builtin", "path", "sha256")}
+    return {**document, "data": {"path": str(data.absolute()), **others}}
+
+
+def _check_text(source: Source) -> None:
+    """Raises InvalidInput unless the text is there, is text, and is long enough."""
+    data = source.spec.data
+    if data.sha256 is not None:
+        return  # the server has it, and checks it
+    if data.builtin is not None:
+        text = builtin_text(data.builtin)
+    else:
+        path = source.base / (data.path or "")
+        if not path.exists():
+            remedy = "correct it, or give another text with --data FILE"
+            raise InvalidInput.of("data.path", f"{path}: no such file", remedy)
+        text = read_text(path)
+    check_corpus(text, source.spec.neediest())
