@@ -41,7 +41,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 def _study(name: str) -> str:
     """Returns the path of a study; a name that none can have is not found."""
-    if re.match(NAME_PATTERN, name) is None:
+    if re.fullmatch(NAME_PATTERN, name) is None:
         raise NotFound(f"no study is named {name!r}")
     return f"/studies/{name}"
 
@@ -66,7 +66,7 @@ class Studies:
 
     def get(self, name: str) -> wire.StudyView:
         """Returns one study."""
-        return self._http.get(f"{_study(name)}", wire.StudyView)
+        return self._http.get(_study(name), wire.StudyView)
 
     def act(self, name: str, action: str) -> wire.StudyView:
         """Does pause, resume, stop, archive or unarchive; returns the study."""
