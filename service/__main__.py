@@ -71,8 +71,9 @@ def serve(
     """
     if context.invoked_subcommand is not None:
         return
-    said = {"host": host, "port": port}
-    settings = Settings(**{name: value for name, value in said.items() if value is not None})
+    settings = Settings()
+    said = {"host": host or settings.host, "port": settings.port if port is None else port}
+    settings = settings.model_copy(update=said)
     _check_bind(settings)
     open_home(settings.home)
     with _only_server_of(settings.home), _bind(settings) as listener:

@@ -21,9 +21,9 @@ from service.leases import LeaseTimes
 from service.routes import blobs, dashboard, events, health, login, studies, workers
 from service.routes.parts import Bell, Parts
 from service.settings import Settings
+from service.store import tokens
 from service.store.database import Database
 from service.store.migrate import migrate
-from service.store.workers import add_token
 from service.sweeper import Sweeper
 from studies.errors import StartupError
 
@@ -101,7 +101,7 @@ def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = Non
 
 def admit_token(parts: Parts, token: str) -> None:
     """Makes the home folder's token known to the database."""
-    parts.ctx.database.write(lambda tx: add_token(tx, auth.hashed(token), "token", None))
+    parts.ctx.database.write(lambda tx: tokens.add(tx, auth.hashed(token), "token", None))
 
 
 def forget_home(settings: Settings) -> None:

@@ -18,7 +18,7 @@ from anyio import to_thread
 from fastapi import Request
 from starlette.requests import HTTPConnection
 
-from service.store import workers
+from service.store import tokens
 from service.store.database import Database
 from studies.errors import Forbidden, StartupError, Unauthorized
 
@@ -90,7 +90,7 @@ class Gate:
             return
         now = time.time()
         row = await to_thread.run_sync(
-            lambda: self._database.read(lambda conn: workers.token(conn, key, now))
+            lambda: self._database.read(lambda conn: tokens.get(conn, key, now))
         )
         if row is None or row.kind != kind:
             raise Unauthorized("this token is not known here (or has expired)")

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import sqlalchemy as sa
-
 from service.dispatch.settle import objective
-from service.store import reports, studies, tables, trials
+from service.store import reports, studies, trials
+from service.store.database import Connection, Row
 from service.store.optuna_rows import STATES, read_trials
-from studies.trial import TrialState
+from studies.trial import StudyState, TrialState
 
 
-def differences(conn: sa.Connection) -> list[str]:
+def differences(conn: Connection) -> list[str]:
     """Returns one line per difference; trials that lmtune did not make are passed over."""
     found: list[str] = []
-    for study in conn.execute(sa.select(tables.studies).order_by(tables.studies.c.id)).all():
+    for study in studies.in_state(conn, *StudyState):
         theirs = read_trials(conn, study.optuna_id)
         for row in trials.changed_since(conn, study.id, -1):
             where = f"study {study.name} trial {row.number}"
@@ -25,13 +24,13 @@ def differences(conn: sa.Connection) -> list[str]:
                 found.append(f"{where}: Optuna has no such trial")
             else:
                 found += [f"{where}: {line}" for line in _compare(conn, row, other)]
-        slots = studies.counts(conn, study.id)
-        if study.state == "ENDED" and any(not state.terminal for state in slots):
+        counts = studies.counts(conn, study.id)
+        if study.state == StudyState.ENDED and any(not state.terminal for state in counts):
             found.append(f"study {study.name}: it has ENDED with live trials")
     return found
 
 
-def _compare(conn: sa.Connection, row: trials.Row, other: Any) -> Iterator[str]:
+def _compare(conn: Connection, row: Row, other: Any) -> Iterator[str]:
     state = TrialState(row.state)
     if other.number != row.number:
         yield f"its number is {other.number} in Optuna"

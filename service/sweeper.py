@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from service.blobs import BlobFolder
@@ -17,7 +18,7 @@ from service.dispatch import sweep
 from service.dispatch.context import Context
 from service.launcher.base import Launcher, Lost
 from service.leases import TICK_SECONDS
-from service.store import workers
+from service.store import blobs
 from service.store.database import Tx
 
 logger = logging.getLogger(__name__)
@@ -67,16 +68,13 @@ class Sweeper:
 
     def _tell(self, lost: Iterable[Lost]) -> None:
         for worker in lost:
-            name, reason = worker.worker, f"the worker is gone: {worker.reason}"
-            self._ctx.database.write(
-                lambda tx, name=name, reason=reason: sweep.worker_lost(tx, self._ctx, name, reason)
-            )
+            self._ctx.database.write(partial(sweep.worker_lost, ctx=self._ctx, lost=worker))
 
     def _collect(self) -> None:
         """Removes blobs in three steps, so that a crash between them loses nothing."""
         for sha256 in self._ctx.database.write(lambda tx: sweep.mark_unused_blobs(tx, self._ctx)):
             self._blobs.remove(sha256)
-            self._ctx.database.write(lambda tx, key=sha256: workers.drop_dying(tx, key))
+            self._ctx.database.write(partial(blobs.drop_dying, sha256=sha256))
 
     def _run(self) -> None:
         while not self._stopped.wait(TICK_SECONDS):

@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import sqlalchemy as sa
-
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
 from service.dispatch.settle import ATTEMPTS, move
-from service.store import reports, studies, trials, workers
-from service.store.database import Tx
+from service.store import attempts, reports, studies, trials, workers
+from service.store.database import Row, Tx
 from service.store.optuna_rows import BoundStorage
 from studies.errors import NotFound, StaleClaim
 from studies.trial import Outcome, StudyState, TrialState
 from studies.wire import PROTOCOL, ClaimBody, Grant, RegisterBody, Registered, Resume
-
-Row = sa.Row[Any]
 
 
 def register(tx: Tx, ctx: Context, body: RegisterBody) -> Registered:
@@ -58,7 +54,7 @@ def _granted_before(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Gr
         raise NotFound(f"there is no worker {worker_id}; register again")
     if body.seq < worker.claim_seq:
         raise StaleClaim(f"claim {body.seq} is older than claim {worker.claim_seq}")
-    attempt = trials.granted_under(tx.conn, worker_id, body.seq)
+    attempt = attempts.granted_under(tx.conn, worker_id, body.seq)
     if attempt is None or attempt.lease_hash != hash_token(body.lease_token):
         return None
     trial = trials.get(tx.conn, attempt.trial_id)
@@ -123,12 +119,10 @@ def _grant(tx: Tx, ctx: Context, study: Row, trial: Row, worker_id: int, body: C
     """Ends the attempt that is stolen, if any, and begins the next from the newest checkpoint."""
     stolen = trial.state == TrialState.RUNNING
     if stolen:
-        trials.end_attempt(
-            tx, trial.id, trial.attempt, outcome=Outcome.LOST, reason="the lease was over"
-        )
-    start = trials.newest_checkpoint(tx.conn, trial.id)
+        attempts.end(tx, trial.id, trial.attempt, outcome=Outcome.LOST, reason="the lease was over")
+    start = attempts.newest_checkpoint(tx.conn, trial.id)
     step = 0 if start is None else start.step
-    trials.supersede_reports(tx, trial.id, step)
+    reports.supersede(tx, trial.id, step)
     lease_hash = hash_token(body.lease_token)
     trial = move(
         tx,
@@ -144,7 +138,7 @@ def _grant(tx: Tx, ctx: Context, study: Row, trial: Row, worker_id: int, body: C
         started_at=trial.started_at or tx.now,
         **visible_end(tx, trial.id),
     )
-    trials.begin_attempt(
+    attempts.begin(
         tx,
         trial_id=trial.id,
         attempt=trial.attempt,
@@ -163,7 +157,7 @@ def visible_end(tx: Tx, trial_id: int) -> dict[str, Any]:
 
 
 def _grant_body(tx: Tx, ctx: Context, study: Row, trial: Row) -> Grant:
-    start = trials.newest_checkpoint(tx.conn, trial.id)
+    start = attempts.newest_checkpoint(tx.conn, trial.id)
     lease_ms, heartbeat_ms = _times(ctx)
     return Grant(
         trial_id=trial.id,

@@ -5,18 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-
-import sqlalchemy as sa
 
 from service.leases import LeaseTimes
 from service.store import trials
-from service.store.database import Database, Tx
+from service.store.database import Connection, Database, Row, Tx
 from service.tuning.mirror import Mirror, Seen
 from studies.spec import StudySpec
 from studies.trial import TrialState
-
-Row = sa.Row[Any]
 
 
 class Studies:
@@ -52,7 +47,7 @@ class Studies:
             self._mirrors.pop(study_id, None)
 
 
-def refresh(conn: sa.Connection, study: Row, mirror: Mirror) -> None:
+def refresh(conn: Connection, study: Row, mirror: Mirror) -> None:
     """Shows the mirror every trial that changed since it last looked."""
     rows = trials.changed_since(conn, study.id, mirror.revision)
     seen = (

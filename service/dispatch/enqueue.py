@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from service.dispatch import studies as lives
 from service.dispatch.claim import create_trial
 from service.dispatch.context import Context
 from service.dispatch.settle import move
-from service.store import trials
-from service.store.database import Tx
+from service.store import studies, trials
+from service.store.database import Row, Tx
 from studies.errors import Conflict, Finished, InvalidInput, NotFound
+from studies.explain import near
 from studies.recipe import KNOBS
-from studies.space import CategoricalParam, FloatParam, IntParam, Param, near
+from studies.space import CategoricalParam, FloatParam, IntParam, Param
 from studies.spec import StudySpec
 from studies.trial import Desired, StudyState, TrialState
-
-Row = sa.Row[Any]
 
 
 def enqueue(tx: Tx, ctx: Context, name: str, params: Mapping[str, Any]) -> Row:
@@ -34,7 +31,7 @@ def enqueue(tx: Tx, ctx: Context, name: str, params: Mapping[str, Any]) -> Row:
     fixed = check_params(spec, params)
     if study.state not in (StudyState.RUNNING, StudyState.PAUSED):
         raise Conflict(f"study {name} is {study.state}; it takes no more trials")
-    counts = lives.studies.counts(tx.conn, study.id)
+    counts = studies.counts(tx.conn, study.id)
     if lives.slots(counts) >= spec.budget.trials:
         raise Conflict(f"all {spec.budget.trials} trials of the budget are taken")
     trial = create_trial(tx, ctx, study, fixed)

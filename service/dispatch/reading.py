@@ -8,18 +8,15 @@ import threading
 from datetime import UTC, datetime
 from typing import Any
 
-import sqlalchemy as sa
-
 from service.dispatch import studies as lives
 from service.dispatch.context import Context, refresh
 from service.figures import TrialData
-from service.store import reports, studies, trials, workers
+from service.store import attempts, blobs, reports, studies, trials, workers
+from service.store.database import Connection, Row
 from service.tuning.mirror import Mirror
 from studies import wire
 from studies.errors import InvalidInput, NotFound
 from studies.trial import Desired, TrialState
-
-Row = sa.Row[Any]
 
 
 class Reading:
@@ -35,7 +32,7 @@ class Reading:
         """Returns a page of studies, newest first."""
         before = None if cursor is None else _cursor(cursor)
 
-        def read(conn: sa.Connection) -> wire.Page[wire.StudyView]:
+        def read(conn: Connection) -> wire.Page[wire.StudyView]:
             rows = studies.page(conn, archived=archived, before=before, limit=limit + 1)
             more = str(rows[limit - 1].id) if len(rows) > limit else None
             views = [self._study_view(conn, row) for row in rows[:limit]]
@@ -57,7 +54,7 @@ class Reading:
         """Returns a page of a study's trials by number, of one state or of all."""
         after = -1 if cursor is None else _cursor(cursor)
 
-        def read(conn: sa.Connection) -> wire.Page[wire.TrialView]:
+        def read(conn: Connection) -> wire.Page[wire.TrialView]:
             study = _study(conn, name)
             rows = trials.page(conn, study.id, state=state, after=after, limit=limit + 1)
             more = str(rows[limit - 1].number) if len(rows) > limit else None
@@ -69,7 +66,7 @@ class Reading:
     def trial(self, name: str, number: int) -> wire.TrialDetail:
         """Returns a trial with its curve and attempts; raises NotFound."""
 
-        def read(conn: sa.Connection) -> wire.TrialDetail:
+        def read(conn: Connection) -> wire.TrialDetail:
             study = _study(conn, name)
             row = trials.by_number(conn, study.id, number)
             if row is None:
@@ -81,7 +78,7 @@ class Reading:
     def best(self, name: str) -> wire.TrialDetail:
         """Returns the best COMPLETE trial; raises NotFound before there is one."""
 
-        def read(conn: sa.Connection) -> wire.TrialDetail:
+        def read(conn: Connection) -> wire.TrialDetail:
             study = _study(conn, name)
             direction = self._ctx.studies.spec(study).objective.direction
             found = trials.best(conn, study.id, direction)
@@ -94,9 +91,9 @@ class Reading:
     def log(self, name: str, number: int, attempt: int) -> str:
         """Returns what is kept of an attempt's log; raises NotFound."""
 
-        def read(conn: sa.Connection) -> str:
+        def read(conn: Connection) -> str:
             row = trials.by_number(conn, _study(conn, name).id, number)
-            found = row and trials.attempt(conn, row.id, attempt)
+            found = row and attempts.get(conn, row.id, attempt)
             if not found:
                 raise NotFound(f"study {name} has no attempt {attempt} of trial {number}")
             return str(found.log or "")
@@ -106,7 +103,7 @@ class Reading:
     def trial_data(self, name: str) -> list[TrialData]:
         """Returns every trial with its curve, as figures draw it."""
 
-        def read(conn: sa.Connection) -> list[TrialData]:
+        def read(conn: Connection) -> list[TrialData]:
             study = _study(conn, name)
             curves: dict[int, list[tuple[int, float]]] = {}
             for row in reports.curves(conn, study.id):
@@ -125,8 +122,8 @@ class Reading:
     def baseline(self, name: str) -> float | None:
         """Returns the unigram model's loss on the validation split, as workers told it."""
 
-        def read(conn: sa.Connection) -> float | None:
-            environment = trials.latest_environment(conn, _study(conn, name).id)
+        def read(conn: Connection) -> float | None:
+            environment = attempts.latest_environment(conn, _study(conn, name).id)
             found = (environment or {}).get("unigram_loss")
             return float(found) if found is not None else None
 
@@ -139,7 +136,7 @@ class Reading:
     def workers(self) -> list[wire.WorkerView]:
         """Returns the workers, those heard of last first."""
 
-        def read(conn: sa.Connection) -> list[wire.WorkerView]:
+        def read(conn: Connection) -> list[wire.WorkerView]:
             t = workers.read_clock(conn).t
             lease = self._ctx.lease.lease
             return [_worker_view(row, t - row.seen_t > lease) for row in workers.recent(conn)]
@@ -148,13 +145,13 @@ class Reading:
 
     def data(self) -> list[wire.DataView]:
         """Returns the uploaded texts, newest first."""
-        rows = self._read(workers.data_blobs)
+        rows = self._read(blobs.texts)
         return [data_view(row) for row in rows]
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Returns the number of trials by (study, state), for /metrics."""
 
-        def read(conn: sa.Connection) -> dict[tuple[str, str], int]:
+        def read(conn: Connection) -> dict[tuple[str, str], int]:
             rows = studies.page(conn, archived=False, before=None, limit=1_000)
             return {
                 (row.name, state): count
@@ -164,13 +161,13 @@ class Reading:
 
         return self._read(read)
 
-    def _mirror(self, conn: sa.Connection, study: Row) -> Mirror:
+    def _mirror(self, conn: Connection, study: Row) -> Mirror:
         mirror = self._mirrors.get(study.id) or Mirror(self._ctx.studies.spec(study))
         self._mirrors[study.id] = mirror
         refresh(conn, study, mirror)
         return mirror
 
-    def _study_view(self, conn: sa.Connection, row: Row) -> wire.StudyView:
+    def _study_view(self, conn: Connection, row: Row) -> wire.StudyView:
         spec = self._ctx.studies.spec(row)
         counts = studies.counts(conn, row.id)
         best = trials.best(conn, row.id, spec.objective.direction)
@@ -191,13 +188,13 @@ class Reading:
             error=row.error,
         )
 
-    def _detail(self, conn: sa.Connection, study: Row, row: Row) -> wire.TrialDetail:
+    def _detail(self, conn: Connection, study: Row, row: Row) -> wire.TrialDetail:
         spec = self._ctx.studies.spec(study)
         return wire.TrialDetail(
             **_trial_fields(study.name, row, workers.get(conn, row.worker_id)),
             recipe=spec.recipe(row.params, row.number),
             curve=[_point(report) for report in reports.visible(conn, row.id)],
-            attempts=[_attempt_view(attempt) for attempt in trials.attempts_of(conn, row.id)],
+            attempts=[_attempt_view(attempt) for attempt in attempts.of_trial(conn, row.id)],
         )
 
 
@@ -212,7 +209,7 @@ def trial_view(study: str, row: Row) -> wire.TrialView:
     return wire.TrialView(**_trial_fields(study, row))
 
 
-def _study(conn: sa.Connection, name: str) -> Row:
+def _study(conn: Connection, name: str) -> Row:
     row = studies.by_name(conn, name)
     if row is None:
         raise NotFound(f"there is no study named {name}")

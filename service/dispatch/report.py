@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import sqlalchemy as sa
 
 from service.dispatch.claim import visible_end
 from service.dispatch.context import Context
 from service.dispatch.settle import objective, settle
 from service.dispatch.studies import after_settle
-from service.store import reports, studies, trials, workers
-from service.store.database import Tx
+from service.store import attempts, blobs, reports, studies, trials, workers
+from service.store.database import Row, Tx
 from service.store.trials import AttemptKey
 from service.tuning import schedulers
 from studies import wire
@@ -32,7 +29,6 @@ from studies.errors import (
 from studies.spec import StudySpec
 from studies.trial import Decision, Desired, Outcome, TrialState
 
-Row = sa.Row[Any]
 KEPT_WHILE_LIVE = 2  # newest checkpoints of a live trial
 _LOG_BYTES = 1 << 20  # of an attempt's log that are kept
 _DECISIONS = {
@@ -48,7 +44,7 @@ def heartbeat(tx: Tx, ctx: Context, key: AttemptKey, body: wire.HeartbeatBody) -
     trial = _fenced(tx, ctx, key, body.step)
     workers.seen(tx, trial.worker_id)
     if body.environment is not None:
-        trials.update_attempt(tx, key.trial_id, key.attempt, environment=body.environment)
+        attempts.update(tx, key.trial_id, key.attempt, environment=body.environment)
     return _DECISIONS[Desired(trial.desired)]
 
 
@@ -89,10 +85,10 @@ def checkpoint(tx: Tx, ctx: Context, key: AttemptKey, body: wire.CheckpointBody)
     last = body.last_report_step
     if last and reports.visible_at(tx.conn, key.trial_id, last) is None:
         raise Unreported(f"send the report of step {last} before the checkpoint")
-    if workers.blob(tx.conn, body.sha256) is None:
+    if blobs.get(tx.conn, body.sha256) is None:
         raise BlobMissing(f"upload {body.sha256} before pointing at it")
-    trials.add_checkpoint(tx, trial_id=key.trial_id, attempt=key.attempt, **body.model_dump())
-    trials.keep_newest_checkpoints(tx, key.trial_id, KEPT_WHILE_LIVE)
+    attempts.add_checkpoint(tx, trial_id=key.trial_id, attempt=key.attempt, **body.model_dump())
+    attempts.keep_newest_checkpoints(tx, key.trial_id, KEPT_WHILE_LIVE)
     trials.update(tx, key.trial_id, failures=0)
     return _DECISIONS[Desired(trial.desired)]
 
@@ -101,9 +97,9 @@ def resume(tx: Tx, ctx: Context, key: AttemptKey, body: wire.ResumeBody) -> Deci
     """Records that the attempt starts below the checkpoint it was given, which is marked bad."""
     trial = _fenced(tx, ctx, key)
     step = body.step or 0
-    trials.mark_bad(tx, key.trial_id, step)
-    trials.supersede_reports(tx, key.trial_id, step)
-    trials.update_attempt(tx, key.trial_id, key.attempt, start_step=step)
+    attempts.mark_bad(tx, key.trial_id, step)
+    reports.supersede(tx, key.trial_id, step)
+    attempts.update(tx, key.trial_id, key.attempt, start_step=step)
     trials.update(tx, key.trial_id, progress_step=step, **visible_end(tx, key.trial_id))
     return _DECISIONS[Desired(trial.desired)]
 
@@ -116,7 +112,7 @@ def finish(tx: Tx, ctx: Context, key: AttemptKey, body: wire.FinishBody) -> wire
         Unreported: `ok` without a visible report at `final_step`.
     """
     said = body.model_dump(mode="json")
-    before = trials.attempt(tx.conn, key.trial_id, key.attempt)
+    before = attempts.get(tx.conn, key.trial_id, key.attempt)
     if before is not None and before.lease_hash == key.lease_hash and before.finish is not None:
         if before.finish["said"] == said:
             return wire.FinishAnswer.model_validate(before.finish["answer"])
@@ -132,10 +128,10 @@ def finish(tx: Tx, ctx: Context, key: AttemptKey, body: wire.FinishBody) -> wire
 def log(tx: Tx, ctx: Context, key: AttemptKey, text: str) -> None:
     """Appends to the attempt's log, of which the last part is kept."""
     _fenced(tx, ctx, key)
-    row = trials.attempt(tx.conn, key.trial_id, key.attempt)
+    row = attempts.get(tx.conn, key.trial_id, key.attempt)
     kept = ((row.log or "") if row else "") + text
     kept = kept.replace("\x00", "").encode()[-_LOG_BYTES:].decode(errors="ignore")
-    trials.update_attempt(tx, key.trial_id, key.attempt, log=kept)
+    attempts.update(tx, key.trial_id, key.attempt, log=kept)
 
 
 def _fenced(tx: Tx, ctx: Context, key: AttemptKey, step: int | None = None) -> Row:
@@ -150,7 +146,7 @@ def _refusal(tx: Tx, key: AttemptKey) -> LmtuneError:
     trial = trials.get(tx.conn, key.trial_id)
     if trial is None:
         return NotFound(f"there is no trial {key.trial_id}")
-    attempt = trials.attempt(tx.conn, key.trial_id, key.attempt)
+    attempt = attempts.get(tx.conn, key.trial_id, key.attempt)
     ours = attempt is not None and attempt.lease_hash == key.lease_hash
     if not ours or trial.attempt != key.attempt or trial.state == TrialState.RUNNING:
         return Superseded(f"attempt {key.attempt} does not hold the trial")

@@ -6,15 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Final
 
-import sqlalchemy as sa
-
-from service.store import reports, studies, trials
-from service.store.database import Tx
+from service.store import attempts, reports, studies, trials
+from service.store.database import Row, Tx
 from service.store.optuna_rows import BoundStorage
 from studies.trial import TRANSITIONS, Desired, Outcome, TrialState
 from studies.wire import number_from_json
 
-Row = sa.Row[Any]
 ATTEMPTS: Final = 4  # lost, error or hung in a row without a newer checkpoint, then FAILED
 BREAKER: Final = 5  # trials that fail in a row without a report, then the study pauses
 KEPT_WHEN_ENDED: Final = 1  # checkpoints of a trial that ended
@@ -73,7 +70,7 @@ def settle(
     facts = Facts(Desired(trial.desired), outcome, value, failures, reason)
     state, why = verdict(facts)
     answer = None if finish is None else {"said": finish, "answer": {"state": str(state)}}
-    trials.end_attempt(tx, trial.id, trial.attempt, outcome=outcome, reason=reason, finish=answer)
+    attempts.end(tx, trial.id, trial.attempt, outcome=outcome, reason=reason, finish=answer)
     extra: dict[str, Any] = {"failures": failures}
     if state is TrialState.COMPLETE:
         extra |= {"value": value, "step": final_step}
@@ -115,4 +112,4 @@ def _end(tx: Tx, trial: Row, state: TrialState) -> None:
     """Writes Optuna's end of the trial and drops the checkpoints that nobody resumes from."""
     curve = [(row.step, objective(row)) for row in reports.visible(tx.conn, trial.id)]
     BoundStorage(tx.conn).end_trial(trial.optuna_id, state, trial.value, curve, trial.reason)
-    trials.keep_newest_checkpoints(tx, trial.id, KEPT_WHEN_ENDED)
+    attempts.keep_newest_checkpoints(tx, trial.id, KEPT_WHEN_ENDED)

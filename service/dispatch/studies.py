@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
-
 from service.dispatch.context import Context
 from service.dispatch.settle import BREAKER, move
-from service.store import reports, studies, trials, workers
-from service.store.database import Tx
+from service.store import blobs, reports, studies, trials
+from service.store.database import Row, Tx
 from service.store.optuna_rows import BoundStorage
 from service.tuning import samplers
 from studies.errors import Conflict, DuplicateName, InvalidInput, NotFound
 from studies.spec import StudySpec, check
 from studies.trial import STUDY_TRANSITIONS, Desired, StudyState, TrialState
 
-Row = sa.Row[Any]
 _LIVE: Final = (TrialState.WAITING, TrialState.RUNNING, TrialState.PAUSED)
 
 
@@ -30,23 +26,20 @@ def open_study(tx: Tx, ctx: Context, spec: StudySpec) -> Row:
     """
     check(spec)
     samplers.check(spec)
-    if spec.data.sha256 is not None and workers.blob(tx.conn, spec.data.sha256) is None:
+    if spec.data.sha256 is not None and blobs.get(tx.conn, spec.data.sha256) is None:
         remedy = "upload it with `lmtune data add FILE`"
         raise InvalidInput.of("data.sha256", "no such text was uploaded", remedy)
     storage = BoundStorage(tx.conn)
     if studies.by_name(tx.conn, spec.name) or storage.has_study(spec.name):
         raise DuplicateName(f"a study named {spec.name} exists; choose another name")
-    try:
-        row = studies.insert(
-            tx,
-            name=spec.name,
-            optuna_id=storage.create_study(spec.name, spec.objective.direction),
-            spec=spec.document(),
-            state=StudyState.RUNNING,
-            running_since_t=tx.t,
-        )
-    except IntegrityError:
-        raise DuplicateName(f"a study named {spec.name} exists; choose another name") from None
+    row = studies.insert(
+        tx,
+        name=spec.name,
+        optuna_id=storage.create_study(spec.name, spec.objective.direction),
+        spec=spec.document(),
+        state=StudyState.RUNNING,
+        running_since_t=tx.t,
+    )
     studies.audit(tx, row.id, "study_running")
     ctx.wake()
     return row

@@ -8,7 +8,8 @@ from service import leases
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
 from service.dispatch.settle import ATTEMPTS, settle
-from service.store import studies, trials, workers
+from service.launcher.base import Lost
+from service.store import blobs, studies, trials, workers
 from service.store.database import Tx
 from studies.trial import Desired, Outcome, StudyState, TrialState
 
@@ -52,9 +53,9 @@ def end_overtime(tx: Tx, ctx: Context) -> None:
             lives.advance(tx, ctx, study)
 
 
-def worker_lost(tx: Tx, ctx: Context, name: str, reason: str) -> None:
+def worker_lost(tx: Tx, ctx: Context, lost: Lost) -> None:
     """Ends the attempts of a worker that is known to be dead, without waiting for its lease."""
-    worker = workers.by_name(tx.conn, name)
+    worker = workers.by_name(tx.conn, lost.worker)
     if worker is None:
         return
     workers.seen(tx, worker.id, gone=True)
@@ -63,7 +64,7 @@ def worker_lost(tx: Tx, ctx: Context, name: str, reason: str) -> None:
         trial = trials.get(tx.conn, row.id)
         if trial is None or trial.state != TrialState.RUNNING or trial.worker_id != worker.id:
             continue
-        moved = settle(tx, trial, Outcome.LOST, trial.step, reason)
+        moved = settle(tx, trial, Outcome.LOST, trial.step, f"the worker is gone: {lost.reason}")
         lives.after_settle(tx, ctx, study, moved)
 
 
@@ -74,4 +75,4 @@ def worker_gone(tx: Tx, worker_id: int) -> None:
 
 def mark_unused_blobs(tx: Tx, ctx: Context) -> list[str]:
     """Returns the hashes of checkpoint blobs that nothing points at, marked dying."""
-    return workers.mark_dying(tx, tx.now - UNPOINTED_LEASES * ctx.lease.lease)
+    return blobs.mark_dying(tx, tx.now - UNPOINTED_LEASES * ctx.lease.lease)

@@ -92,7 +92,7 @@ def trial_curve(metrics: Mapping[str, Sequence[Point]], baseline: float | None) 
         baseline: see StudyData.
     """
     figure = style.figure(320)
-    roles = ("best", "waiting", "running")
+    roles = ("complete", "waiting", "running")
     for role, (name, points) in zip(roles, metrics.items(), strict=False):
         kept = thin_curve(points, MAX_POINTS // len(metrics))
         mode = "lines+markers" if len(kept) <= _MARKED else "lines"
@@ -119,7 +119,7 @@ def _trace(role: str, curves: Iterable[Curve], *, marked: bool) -> go.Scatter:
     return style.line(
         role,
         name,
-        width=3.0 if role == "best" else 1.4,
+        width={"best": 3.0, "running": 2.2}.get(role, 1.4),
         mode="lines+markers" if marked or role == "running" else "lines",
         marker={"size": 6 if role == "best" else 4, "color": style.COLOURS[role]},
         opacity=0.55 if role in ("pruned", "cancelled", "failed") else 0.85,

@@ -134,5 +134,5 @@ def window(
         high = min(high, third + fence)
     elif fence > 0:
         low = max(low, first - fence)
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    margin = 0.08 * (high - low) or 0.08 * abs(high) or 0.08
     return low - margin, high + margin

@@ -31,7 +31,7 @@ class History:
         without: numbers of the trials that ended without a value, by state.
         best: (number, best value so far): a point at each record, and one at the last trial.
         winner: the best trial.
-        baseline: see StudyData.
+        baseline: see StudyData; None too where it is out of range: it would flatten the rest.
         range: of the value axis; None without values.
         outside: how many points lie outside it.
     """
@@ -51,16 +51,15 @@ def history_data(study: StudyData) -> History:
     lost = shown(study, lambda t: t.state in _VALUELESS)
     points = {state: _points(valued, state) for state in _VALUED}
     values = [value for group in points.values() for _, value in group]
-    reference = [] if study.baseline is None else [study.baseline]
-    span = window([*values, *reference], study.direction)
+    span = window(values, study.direction)
     return History(
         points={state: group for state, group in points.items() if group},
         without={state: [t.number for t in lost if t.state is state] for state in _VALUELESS},
         best=_best_so_far(study, points[TrialState.COMPLETE]),
         winner=_winner(study),
-        baseline=study.baseline,
+        baseline=study.baseline if _within(study.baseline, span) else None,
         range=span,
-        outside=sum(not span[0] <= value <= span[1] for value in values) if span else 0,
+        outside=sum(not _within(value, span) for value in values),
     )
 
 
@@ -87,6 +86,10 @@ def history(study: StudyData) -> go.Figure:
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
     return figure
+
+
+def _within(value: float | None, span: tuple[float, float] | None) -> bool:
+    return value is not None and span is not None and span[0] <= value <= span[1]
 
 
 def _points(trials: Sequence[TrialData], state: TrialState) -> list[Point]:

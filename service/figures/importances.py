@@ -31,14 +31,15 @@ def importances(study: StudyData) -> go.Figure:
             y=names,
             orientation="h",
             text=[f"{value:.0%}" for value in values],
-            textposition="auto",
+            textposition="outside",
+            cliponaxis=False,
             marker={"color": style.COLOURS["complete"]},
             meta={"role": "complete"},
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
         )
     )
     return figure.update_layout(
-        xaxis={"tickformat": ".0%", "rangemode": "tozero"},
+        xaxis={"tickformat": ".0%", "range": [0, 1.12 * (max(values) or 1)]},
         yaxis={"ticksuffix": " ", "showgrid": False},
         bargap=0.35,
         showlegend=False,

@@ -15,7 +15,8 @@ from studies.space import CategoricalParam, Param, Scalar
 from studies.trial import TrialState
 
 _STATES: Final = (TrialState.PRUNED, TrialState.COMPLETE)
-_PANEL_HEIGHT: Final = 230  # [px]
+_PANEL: Final = 170  # height of a panel's plot [px]
+_BELOW: Final = 72  # between two rows: ticks and title of the upper one [px]
 Cell = tuple[Scalar, float, int]  # the knob's value, the objective, the trial's number
 
 
@@ -46,19 +47,20 @@ def slices_data(study: StudyData) -> list[Panel]:
 
 
 def slices(study: StudyData, columns: int = 4) -> go.Figure:
-    """Returns the panels, `columns` side by side, all on one value axis."""
+    """Returns the panels, at most `columns` side by side, all with one range of values."""
     panels = slices_data(study)
     if not any(cells for panel in panels for cells in panel.points.values()):
-        return style.note(style.figure(_PANEL_HEIGHT), "Known after the first trial has ended")
-    columns = min(columns, len(panels))
+        return style.note(style.figure(_PANEL + _BELOW), "Known after the first trial has ended")
     rows = math.ceil(len(panels) / columns)
+    columns = math.ceil(len(panels) / rows)  # full rows, where that is possible
+    height = rows * (_PANEL + _BELOW)
     figure = make_subplots(
         rows=rows,
         cols=columns,
         shared_yaxes=True,
-        horizontal_spacing=0.03,
-        vertical_spacing=0.28 / rows,
-        figure=style.figure(rows * _PANEL_HEIGHT + 40),
+        horizontal_spacing=0.12 / columns,
+        vertical_spacing=_BELOW / height,
+        figure=style.figure(height + 40),
     )
     values = [y for panel in panels for cells in panel.points.values() for _, y, _ in cells]
     span = window(values, study.direction)

@@ -26,7 +26,7 @@ COLOURS: Final = {
 }
 INK: Final = "#3d4759"
 GRID: Final = "#e3e7ee"
-FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+FONT: Final = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', sans-serif"
 TEMPLATE: Final = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 12, "color": INK},
@@ -89,7 +89,7 @@ def add_baseline(figure: go.Figure, baseline: float | None, xs: Sequence[int]) -
     if baseline is None:
         return
     ends = [min(xs, default=0), max(xs, default=1)]
-    name = f"unigram model {baseline:.3g}"
+    name = f"unigram {baseline:.3g}"
     trace = line("baseline", name, dash="dash", width=1.5, x=ends, y=[baseline, baseline])
     figure.add_trace(trace.update(hoverinfo="skip"))
 

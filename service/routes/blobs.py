@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 
 from service.dispatch.reading import data_view
 from service.routes.parts import Lmtune, Parts
-from service.store import workers
+from service.store import blobs
 from studies import wire
 from studies.errors import NotFound
 from studies.recipe import SHA256
@@ -33,7 +33,7 @@ async def put_data(
 ) -> wire.DataView:
     """Uploads a text under its hash; a study names it by that."""
     await _receive(lmtune, request, sha256, "data", name)
-    found = await lmtune.awrite(lambda tx: workers.blob(tx.conn, sha256))
+    found = await lmtune.awrite(lambda tx: blobs.get(tx.conn, sha256))
     assert found is not None  # noqa: S101 - it was written just now
     return data_view(found)
 
@@ -61,13 +61,11 @@ async def _receive(
 ) -> None:
     """Stores the body, durable before its row is."""
     size = await lmtune.blobs.receive(sha256, request.stream(), lmtune.max_blob_bytes)
-    await lmtune.awrite(
-        lambda tx: workers.add_blob(tx, sha256=sha256, kind=kind, name=name, bytes=size)
-    )
+    await lmtune.awrite(lambda tx: blobs.add(tx, sha256=sha256, kind=kind, name=name, bytes=size))
 
 
 def _send(lmtune: Parts, sha256: str, kind: str) -> FileResponse:
-    row = lmtune.ctx.database.read(lambda conn: workers.blob(conn, sha256))
+    row = lmtune.ctx.database.read(lambda conn: blobs.get(conn, sha256))
     path = lmtune.blobs.path(sha256)
     if row is None or row.kind != kind or not path.exists():
         raise NotFound(f"there is no {kind} of hash {sha256}")

@@ -11,7 +11,8 @@ from fastapi.responses import RedirectResponse
 from service import auth
 from service.routes.parts import Lmtune, Parts
 from service.routes.templating import TEMPLATES
-from service.store import workers
+from service.store import tokens
+from service.store.database import Tx
 from studies import wire
 
 router = APIRouter(tags=["login"])
@@ -27,9 +28,9 @@ def make_link(lmtune: Parts, base_url: str) -> wire.LoginLink:
     """Returns a new login link; its code is stored as a hash."""
     code = auth.new_token("once")
 
-    def add(tx: workers.Tx) -> float:
+    def add(tx: Tx) -> float:
         expires = tx.now + auth.LOGIN_SECONDS
-        workers.add_token(tx, auth.hashed(code), "login", expires)
+        tokens.add(tx, auth.hashed(code), "login", expires)
         return expires
 
     expires = datetime.fromtimestamp(lmtune.write(add), UTC)
@@ -41,7 +42,7 @@ def login_page(request: Request, lmtune: Lmtune, code: str | None = None) -> Res
     """Signs the browser in by a link's code, or shows the form."""
     if code is None:
         return _form(request)
-    if not lmtune.write(lambda tx: workers.take_token(tx, auth.hashed(code), "login")):
+    if not lmtune.write(lambda tx: tokens.take(tx, auth.hashed(code), "login")):
         return _form(request, "This link was used or is too old; `lmtune login` prints a new one.")
     return _signed_in(request, lmtune)
 
@@ -50,7 +51,7 @@ def login_page(request: Request, lmtune: Lmtune, code: str | None = None) -> Res
 def login(request: Request, lmtune: Lmtune, token: Annotated[str, Form()] = "") -> Response:
     """Signs the browser in by a pasted token."""
     key, now = auth.hashed(token.strip()), datetime.now(UTC).timestamp()
-    row = lmtune.ctx.database.read(lambda conn: workers.token(conn, key, now))
+    row = lmtune.ctx.database.read(lambda conn: tokens.get(conn, key, now))
     if row is None or row.kind != "token":
         return _form(request, "That is not a token of this server; it is in LMTUNE_HOME/token.")
     return _signed_in(request, lmtune)
@@ -60,7 +61,7 @@ def login(request: Request, lmtune: Lmtune, token: Annotated[str, Form()] = "") 
 def logout(request: Request, lmtune: Lmtune) -> Response:
     """Ends the browser's session."""
     session = request.cookies.get(auth.COOKIE, "")
-    lmtune.write(lambda tx: workers.take_token(tx, auth.hashed(session), "session"))
+    lmtune.write(lambda tx: tokens.take(tx, auth.hashed(session), "session"))
     request.app.state.gate.forget(session)
     response = RedirectResponse("/login", status_code=303)
     response.delete_cookie(auth.COOKIE)
@@ -70,9 +71,9 @@ def logout(request: Request, lmtune: Lmtune) -> Response:
 def _signed_in(request: Request, lmtune: Parts) -> Response:
     session = auth.new_token("session")
 
-    def add(tx: workers.Tx) -> None:
+    def add(tx: Tx) -> None:
         expires = tx.now + auth.SESSION_SECONDS
-        workers.add_token(tx, auth.hashed(session), "session", expires)
+        tokens.add(tx, auth.hashed(session), "session", expires)
 
     lmtune.write(add)
     response = RedirectResponse("/", status_code=303)

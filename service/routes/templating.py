@@ -21,8 +21,10 @@ def number(value: Any) -> str:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if isinstance(value, int) or not math.isfinite(value):
+    if isinstance(value, int):
         return str(value)
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite"
     return f"{value:.4g}"
 
 

@@ -1,11 +1,12 @@
 // Draws plotly figures from the server, in the page's colours; plotly.js is loaded when first needed.
 import { getJson } from "./api.js";
 
-const PANEL = 270; // width of a panel that can still be read [px]
+const PANEL = 230; // width of a panel that can still be read [px]
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const COARSE = matchMedia("(pointer: coarse)");
 const CONFIG = {
   displaylogo: false,
+  displayModeBar: COARSE.matches ? false : "hover",
   responsive: true,
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
 };
@@ -68,6 +69,7 @@ function paint(figure) {
   }
   const { layout } = figure.layout.template;
   layout.font.color = colour("quiet");
+  layout.font.family = getComputedStyle(document.body).fontFamily;
   layout.xaxis.gridcolor = layout.yaxis.gridcolor = colour("grid");
   layout.hoverlabel = { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("text") } };
   layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("accent") };

@@ -9,6 +9,7 @@ const ROWS = 50; // shown before "show all" is pressed
 const order = { key: "number", down: true };
 let all = false;
 let trials = [];
+let leader = null; // the best complete trial
 
 /** Reads the trials again and draws the table; nothing where the page has none. */
 export async function drawTrials() {
@@ -37,11 +38,20 @@ function columns(place) {
   return [
     { ...plain("number", "Trial", (t) => t.number), show: (_, t) => link(`${page}/${t.number}`, t.number), n: false },
     { ...plain("state", "State", (t) => t.state), show: (state) => badge(state), n: false },
-    plain("value", metric, (t) => (typeof t.value === "number" ? t.value : null)),
+    plain("value", metric, value, (v, t) => (t === leader ? `★ ${number(v)}` : number(v))),
     plain("step", "Step", (t) => t.step, (step, t) => `${step} / ${t.max_step}`),
     ...JSON.parse(place.dataset.params).map((name) => plain(`param ${name}`, name, (t) => t.params[name] ?? null)),
     plain("took", "Took", took, duration),
   ];
+}
+
+const value = (trial) => (typeof trial.value === "number" ? trial.value : null);
+
+/** Returns the best complete trial, the earliest of equals; undefined before there is one. */
+function best(place) {
+  const sign = place.dataset.direction === "minimize" ? 1 : -1;
+  const complete = trials.filter((t) => t.state === "COMPLETE" && value(t) !== null);
+  return complete.sort((a, b) => sign * (a.value - b.value) || a.number - b.number)[0];
 }
 
 const link = (href, text) => make("a", { href }, String(text));
@@ -53,6 +63,7 @@ function took(trial) {
 }
 
 function render(place) {
+  leader = best(place);
   const shown = columns(place);
   const by = shown.find((column) => column.key === order.key) ?? shown[0];
   const sorted = [...trials].sort((a, b) => compare(by.value(a), by.value(b)) || a.number - b.number);
@@ -113,7 +124,7 @@ function body(place, shown, rows) {
 
 function row(place, shown, trial) {
   const cells = shown.map(({ value, show, n }) => make("td", { className: n ? "n" : "" }, show(value(trial), trial)));
-  const line = make("tr", {}, ...cells);
+  const line = make("tr", { className: trial === leader ? "best" : "" }, ...cells);
   line.dataset.href = `${place.dataset.page}/${trial.number}`;
   return line;
 }

@@ -15,12 +15,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from service.store import tables
 from studies.errors import StartupError, Unavailable
 
 ResultT = TypeVar("ResultT")
+Row = sa.Row[Any]
+Connection = sa.Connection
 WRITERS: Final = 4  # threads on Postgres; assumption
 TRIES: Final = 5  # of a write that the database asked us to repeat
 _BUSY_MS: Final = 30_000  # how long SQLite waits for a foreign reader [ms]
@@ -178,3 +181,9 @@ def _translated(error: DBAPIError) -> Exception:
 
 def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0]
+
+
+def insert_once(tx: Tx, table: sa.Table) -> Any:
+    """Returns an INSERT that does nothing where the key exists."""
+    dialect = postgresql if tx.conn.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table).on_conflict_do_nothing()

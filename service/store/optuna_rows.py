@@ -54,7 +54,7 @@ class BoundStorage(RDBStorage):
 
     def __init__(self, conn: sa.Connection) -> None:
         self._bound = conn
-        self.scoped_session = self.session
+        self.scoped_session = self.session  # type: ignore[assignment]  # called, nothing more
 
     def session(self) -> Session:
         """Returns a session whose commit releases a savepoint of our transaction."""

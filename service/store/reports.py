@@ -7,14 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store.database import Tx
+from service.store.database import Connection, Row, Tx
 from service.store.tables import reports, trials
 from studies.trial import TrialState
 
-Row = sa.Row[Any]
 
-
-def get(conn: sa.Connection, trial_id: int, attempt: int, step: int) -> Row | None:
+def get(conn: Connection, trial_id: int, attempt: int, step: int) -> Row | None:
     """Returns the report of this key."""
     return conn.execute(
         sa.select(reports).where(
@@ -30,7 +28,7 @@ def insert(tx: Tx, **values: Any) -> None:
     tx.conn.execute(reports.insert().values(**values))
 
 
-def visible(conn: sa.Connection, trial_id: int) -> Sequence[Row]:
+def visible(conn: Connection, trial_id: int) -> Sequence[Row]:
     """Returns a trial's visible reports by step."""
     return conn.execute(
         sa.select(reports)
@@ -39,7 +37,7 @@ def visible(conn: sa.Connection, trial_id: int) -> Sequence[Row]:
     ).all()
 
 
-def visible_at(conn: sa.Connection, trial_id: int, step: int) -> Row | None:
+def visible_at(conn: Connection, trial_id: int, step: int) -> Row | None:
     """Returns the visible report of one step."""
     return conn.execute(
         sa.select(reports).where(
@@ -50,7 +48,7 @@ def visible_at(conn: sa.Connection, trial_id: int, step: int) -> Row | None:
     ).one_or_none()
 
 
-def last_visible(conn: sa.Connection, trial_id: int) -> Row | None:
+def last_visible(conn: Connection, trial_id: int) -> Row | None:
     """Returns the visible report of the highest step."""
     return conn.execute(
         sa.select(reports)
@@ -61,7 +59,7 @@ def last_visible(conn: sa.Connection, trial_id: int) -> Row | None:
 
 
 def values_at(
-    conn: sa.Connection, study_id: int, step: int, but: int, *, complete_only: bool
+    conn: Connection, study_id: int, step: int, but: int, *, complete_only: bool
 ) -> list[float | None]:
     """Returns the visible values of the study's other trials at a step; None is not finite."""
     statement = sa.select(reports.c.value).where(
@@ -77,10 +75,19 @@ def values_at(
     return list(conn.execute(statement).scalars())
 
 
-def curves(conn: sa.Connection, study_id: int) -> Sequence[Row]:
+def curves(conn: Connection, study_id: int) -> Sequence[sa.Row[int, int, float | None]]:
     """Returns (trial_id, step, value) of every visible report of a study, by trial and step."""
     return conn.execute(
         sa.select(reports.c.trial_id, reports.c.step, reports.c.value)
         .where(reports.c.study_id == study_id, reports.c.superseded.is_(False))
         .order_by(reports.c.trial_id, reports.c.step)
     ).all()
+
+
+def supersede(tx: Tx, trial_id: int, above_step: int) -> None:
+    """Hides the reports above a step: an attempt starts again there."""
+    tx.conn.execute(
+        reports.update()
+        .where(reports.c.trial_id == trial_id, reports.c.step > above_step)
+        .values(superseded=True)
+    )

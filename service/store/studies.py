@@ -7,17 +7,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store.database import Tx
+from service.store.database import Connection, Row, Tx, insert_once
 from service.store.tables import events, reports, studies, trials
+from studies.errors import DuplicateName
 from studies.trial import StudyState, TrialState
-
-Row = sa.Row[Any]
 
 
 def insert(tx: Tx, **values: Any) -> Row:
-    """Returns the new study, or raises sqlalchemy's IntegrityError where the name is taken."""
-    statement = studies.insert().values(created_at=tx.now, **values).returning(studies)
-    return tx.conn.execute(statement).one()
+    """Returns the new study; raises DuplicateName where the name is taken."""
+    statement = insert_once(tx, studies).values(created_at=tx.now, **values).returning(studies)
+    row = tx.conn.execute(statement).one_or_none()
+    if row is None:
+        raise DuplicateName(f"a study named {values['name']} exists; choose another name")
+    return row
 
 
 def lock(tx: Tx, study_id: int) -> Row:
@@ -30,18 +32,18 @@ def lock(tx: Tx, study_id: int) -> Row:
     ).one()
 
 
-def by_name(conn: sa.Connection, name: str) -> Row | None:
+def by_name(conn: Connection, name: str) -> Row | None:
     """Returns the study of this name."""
     return conn.execute(sa.select(studies).where(studies.c.name == name)).one_or_none()
 
 
-def of_trial(conn: sa.Connection, trial_id: int) -> Row | None:
+def of_trial(conn: Connection, trial_id: int) -> Row | None:
     """Returns the study of a trial."""
     statement = sa.select(studies).join(trials, trials.c.study_id == studies.c.id)
     return conn.execute(statement.where(trials.c.id == trial_id)).one_or_none()
 
 
-def page(conn: sa.Connection, *, archived: bool, before: int | None, limit: int) -> Sequence[Row]:
+def page(conn: Connection, *, archived: bool, before: int | None, limit: int) -> Sequence[Row]:
     """Returns studies with smaller ids than `before`, newest first."""
     statement = sa.select(studies).where(studies.c.archived == archived)
     if before is not None:
@@ -49,7 +51,7 @@ def page(conn: sa.Connection, *, archived: bool, before: int | None, limit: int)
     return conn.execute(statement.order_by(studies.c.id.desc()).limit(limit)).all()
 
 
-def in_state(conn: sa.Connection, *states: StudyState) -> Sequence[Row]:
+def in_state(conn: Connection, *states: StudyState) -> Sequence[Row]:
     """Returns the studies in these states, the oldest first."""
     return conn.execute(
         sa.select(studies).where(studies.c.state.in_(states)).order_by(studies.c.id)
@@ -66,7 +68,7 @@ def update(tx: Tx, study_id: int, **values: Any) -> Row:
     ).one()
 
 
-def counts(conn: sa.Connection, study_id: int) -> dict[TrialState, int]:
+def counts(conn: Connection, study_id: int) -> dict[TrialState, int]:
     """Returns the number of trials in each state that has any."""
     rows = conn.execute(
         sa.select(trials.c.state, sa.func.count())
@@ -76,7 +78,7 @@ def counts(conn: sa.Connection, study_id: int) -> dict[TrialState, int]:
     return {TrialState(state): count for state, count in rows}
 
 
-def stamp(conn: sa.Connection, study_id: int) -> tuple[int, int]:
+def stamp(conn: Connection, study_id: int) -> tuple[int, int]:
     """Returns (revision, newest report): it changes whenever anything visible does."""
     newest = sa.select(sa.func.max(reports.c.id)).where(reports.c.study_id == study_id)
     revision = sa.select(studies.c.revision).where(studies.c.id == study_id)

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from service.store.database import Tx
-from service.store.tables import attempts, blobs, checkpoints, reports, trials, workers
+from service.store.database import Connection, Row, Tx
+from service.store.tables import trials, workers
 from studies.trial import Desired, TrialState
-
-Row = sa.Row[Any]
 
 
 @dataclass(frozen=True)
@@ -38,12 +35,12 @@ def update(tx: Tx, trial_id: int, **values: Any) -> Row:
     ).one()
 
 
-def get(conn: sa.Connection, trial_id: int) -> Row | None:
+def get(conn: Connection, trial_id: int) -> Row | None:
     """Returns the trial of this id."""
     return conn.execute(sa.select(trials).where(trials.c.id == trial_id)).one_or_none()
 
 
-def by_number(conn: sa.Connection, study_id: int, number: int) -> Row | None:
+def by_number(conn: Connection, study_id: int, number: int) -> Row | None:
     """Returns the trial of this number."""
     return conn.execute(
         sa.select(trials).where(trials.c.study_id == study_id, trials.c.number == number)
@@ -97,7 +94,7 @@ def claimable(tx: Tx, study_id: int, failures_allowed: int) -> Row | None:
     ).one_or_none()
 
 
-def in_state(conn: sa.Connection, study_id: int, *states: TrialState) -> Sequence[Row]:
+def in_state(conn: Connection, study_id: int, *states: TrialState) -> Sequence[Row]:
     """Returns the study's trials in these states, by number."""
     return conn.execute(
         sa.select(trials)
@@ -106,7 +103,7 @@ def in_state(conn: sa.Connection, study_id: int, *states: TrialState) -> Sequenc
     ).all()
 
 
-def overdue(conn: sa.Connection, t: float, stalled_since: float) -> Sequence[Row]:
+def overdue(conn: Connection, t: float, stalled_since: float) -> Sequence[Row]:
     """Returns RUNNING trials whose lease is over, or without a new step since `stalled_since`."""
     return conn.execute(
         sa.select(trials).where(
@@ -116,7 +113,7 @@ def overdue(conn: sa.Connection, t: float, stalled_since: float) -> Sequence[Row
     ).all()
 
 
-def of_worker(conn: sa.Connection, worker_id: int) -> Sequence[Row]:
+def of_worker(conn: Connection, worker_id: int) -> Sequence[Row]:
     """Returns the RUNNING trials that a worker holds."""
     return conn.execute(
         sa.select(trials).where(
@@ -139,7 +136,7 @@ def lift_leases(tx: Tx, until_t: float) -> None:
 
 
 def page(
-    conn: sa.Connection,
+    conn: Connection,
     study_id: int,
     *,
     state: TrialState | None,
@@ -157,7 +154,7 @@ def page(
     return conn.execute(statement.order_by(trials.c.number).limit(limit)).all()
 
 
-def changed_since(conn: sa.Connection, study_id: int, revision: int) -> Sequence[Row]:
+def changed_since(conn: Connection, study_id: int, revision: int) -> Sequence[Row]:
     """Returns trials whose state changed after this revision of the study, by number."""
     return conn.execute(
         sa.select(trials)
@@ -166,7 +163,7 @@ def changed_since(conn: sa.Connection, study_id: int, revision: int) -> Sequence
     ).all()
 
 
-def best(conn: sa.Connection, study_id: int, direction: str, limit: int = 1) -> Sequence[Row]:
+def best(conn: Connection, study_id: int, direction: str, limit: int = 1) -> Sequence[Row]:
     """Returns the best COMPLETE trials, the best first; of equals the earlier."""
     order = trials.c.value.asc() if direction == "minimize" else trials.c.value.desc()
     return conn.execute(
@@ -177,7 +174,7 @@ def best(conn: sa.Connection, study_id: int, direction: str, limit: int = 1) -> 
     ).all()
 
 
-def last_ended(conn: sa.Connection, study_id: int, limit: int) -> Sequence[Row]:
+def last_ended(conn: Connection, study_id: int, limit: int) -> Sequence[Row]:
     """Returns the trials that ended last, the latest first."""
     return conn.execute(
         sa.select(trials)
@@ -185,136 +182,3 @@ def last_ended(conn: sa.Connection, study_id: int, limit: int) -> Sequence[Row]:
         .order_by(trials.c.revision.desc())
         .limit(limit)
     ).all()
-
-
-# ---------------------------------------------------------------- attempts
-
-
-def begin_attempt(tx: Tx, **values: Any) -> None:
-    """Writes a granted attempt."""
-    tx.conn.execute(attempts.insert().values(started_at=tx.now, **values))
-
-
-def end_attempt(tx: Tx, trial_id: int, attempt: int, **values: Any) -> None:
-    """Ends an attempt that is live."""
-    tx.conn.execute(
-        attempts.update()
-        .where(
-            attempts.c.trial_id == trial_id,
-            attempts.c.attempt == attempt,
-            attempts.c.outcome.is_(None),
-        )
-        .values(ended_at=tx.now, **values)
-    )
-
-
-def update_attempt(tx: Tx, trial_id: int, attempt: int, **values: Any) -> None:
-    """Changes what is known of an attempt."""
-    tx.conn.execute(
-        attempts.update()
-        .where(attempts.c.trial_id == trial_id, attempts.c.attempt == attempt)
-        .values(**values)
-    )
-
-
-def attempt(conn: sa.Connection, trial_id: int, number: int) -> Row | None:
-    """Returns one attempt."""
-    return conn.execute(
-        sa.select(attempts).where(attempts.c.trial_id == trial_id, attempts.c.attempt == number)
-    ).one_or_none()
-
-
-def attempts_of(conn: sa.Connection, trial_id: int) -> Sequence[Row]:
-    """Returns a trial's attempts in order, with their workers' names."""
-    return conn.execute(
-        sa.select(attempts, workers.c.name.label("worker_name"))
-        .join(workers, workers.c.id == attempts.c.worker_id)
-        .where(attempts.c.trial_id == trial_id)
-        .order_by(attempts.c.attempt)
-    ).all()
-
-
-def latest_environment(conn: sa.Connection, study_id: int) -> dict[str, Any] | None:
-    """Returns what the study's latest attempt told of its environment."""
-    return conn.execute(
-        sa.select(attempts.c.environment)
-        .join(trials, trials.c.id == attempts.c.trial_id)
-        .where(trials.c.study_id == study_id, attempts.c.environment.is_not(sa.null()))
-        .order_by(attempts.c.started_at.desc())
-        .limit(1)
-    ).scalar()
-
-
-def granted_under(conn: sa.Connection, worker_id: int, seq: int) -> Row | None:
-    """Returns the live attempt granted under a worker's claim of this number."""
-    return conn.execute(
-        sa.select(attempts).where(
-            attempts.c.worker_id == worker_id,
-            attempts.c.claim_seq == seq,
-            attempts.c.outcome.is_(None),
-        )
-    ).one_or_none()
-
-
-# ---------------------------------------------------------------- checkpoints
-
-
-def add_checkpoint(tx: Tx, **values: Any) -> None:
-    """Commits a pointer; the same pointer again changes nothing."""
-    tx.conn.execute(insert_once(tx, checkpoints).values(created_at=tx.now, **values))
-
-
-def newest_checkpoint(conn: sa.Connection, trial_id: int) -> Row | None:
-    """Returns the good pointer at the highest step whose blob is there."""
-    return conn.execute(
-        sa.select(checkpoints)
-        .join(blobs, blobs.c.sha256 == checkpoints.c.sha256)
-        .where(
-            checkpoints.c.trial_id == trial_id,
-            checkpoints.c.bad.is_(False),
-            blobs.c.state == "live",
-        )
-        .order_by(checkpoints.c.step.desc(), checkpoints.c.attempt.desc())
-        .limit(1)
-    ).one_or_none()
-
-
-def mark_bad(tx: Tx, trial_id: int, above_step: int) -> None:
-    """Marks the pointers above a step as not to be resumed from."""
-    tx.conn.execute(
-        checkpoints.update()
-        .where(checkpoints.c.trial_id == trial_id, checkpoints.c.step > above_step)
-        .values(bad=True)
-    )
-
-
-def keep_newest_checkpoints(tx: Tx, trial_id: int, keep: int) -> None:
-    """Drops a trial's pointers but those written last."""
-    newest = (
-        sa.select(checkpoints.c.attempt, checkpoints.c.step)
-        .where(checkpoints.c.trial_id == trial_id)
-        .order_by(checkpoints.c.created_at.desc(), checkpoints.c.step.desc())
-        .limit(keep)
-    )
-    kept = [(row.attempt, row.step) for row in tx.conn.execute(newest)]
-    tx.conn.execute(
-        checkpoints.delete().where(
-            checkpoints.c.trial_id == trial_id,
-            sa.tuple_(checkpoints.c.attempt, checkpoints.c.step).not_in(kept),
-        )
-    )
-
-
-def supersede_reports(tx: Tx, trial_id: int, above_step: int) -> None:
-    """Hides the reports above a step: an attempt starts again there."""
-    tx.conn.execute(
-        reports.update()
-        .where(reports.c.trial_id == trial_id, reports.c.step > above_step)
-        .values(superseded=True)
-    )
-
-
-def insert_once(tx: Tx, table: sa.Table) -> Any:
-    """Returns an INSERT that does nothing where the key exists."""
-    dialect = postgresql if tx.conn.dialect.name == "postgresql" else sqlite
-    return dialect.insert(table).on_conflict_do_nothing()

@@ -1,0 +1,123 @@
+"""Rows of attempts and of the checkpoints that they commit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.store.database import Connection, Row, Tx, insert_once
+from service.store.tables import attempts, blobs, checkpoints, trials, workers
+
+
+def begin(tx: Tx, **values: Any) -> None:
+    """Writes a granted attempt."""
+    tx.conn.execute(attempts.insert().values(started_at=tx.now, **values))
+
+
+def end(tx: Tx, trial_id: int, attempt: int, **values: Any) -> None:
+    """Ends an attempt that is live."""
+    tx.conn.execute(
+        attempts.update()
+        .where(
+            attempts.c.trial_id == trial_id,
+            attempts.c.attempt == attempt,
+            attempts.c.outcome.is_(None),
+        )
+        .values(ended_at=tx.now, **values)
+    )
+
+
+def update(tx: Tx, trial_id: int, attempt: int, **values: Any) -> None:
+    """Changes what is known of an attempt."""
+    tx.conn.execute(
+        attempts.update()
+        .where(attempts.c.trial_id == trial_id, attempts.c.attempt == attempt)
+        .values(**values)
+    )
+
+
+def get(conn: Connection, trial_id: int, number: int) -> Row | None:
+    """Returns one attempt."""
+    return conn.execute(
+        sa.select(attempts).where(attempts.c.trial_id == trial_id, attempts.c.attempt == number)
+    ).one_or_none()
+
+
+def of_trial(conn: Connection, trial_id: int) -> Sequence[Row]:
+    """Returns a trial's attempts in order, with their workers' names."""
+    return conn.execute(
+        sa.select(attempts, workers.c.name.label("worker_name"))
+        .join(workers, workers.c.id == attempts.c.worker_id)
+        .where(attempts.c.trial_id == trial_id)
+        .order_by(attempts.c.attempt)
+    ).all()
+
+
+def latest_environment(conn: Connection, study_id: int) -> dict[str, Any] | None:
+    """Returns what the study's latest attempt told of its environment."""
+    return conn.execute(
+        sa.select(attempts.c.environment)
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .where(trials.c.study_id == study_id, attempts.c.environment.is_not(sa.null()))
+        .order_by(attempts.c.started_at.desc())
+        .limit(1)
+    ).scalar()
+
+
+def granted_under(conn: Connection, worker_id: int, seq: int) -> Row | None:
+    """Returns the live attempt granted under a worker's claim of this number."""
+    return conn.execute(
+        sa.select(attempts).where(
+            attempts.c.worker_id == worker_id,
+            attempts.c.claim_seq == seq,
+            attempts.c.outcome.is_(None),
+        )
+    ).one_or_none()
+
+
+def add_checkpoint(tx: Tx, **values: Any) -> None:
+    """Commits a pointer; the same pointer again changes nothing."""
+    tx.conn.execute(insert_once(tx, checkpoints).values(created_at=tx.now, **values))
+
+
+def newest_checkpoint(conn: Connection, trial_id: int) -> Row | None:
+    """Returns the good pointer at the highest step whose blob is there."""
+    return conn.execute(
+        sa.select(checkpoints)
+        .join(blobs, blobs.c.sha256 == checkpoints.c.sha256)
+        .where(
+            checkpoints.c.trial_id == trial_id,
+            checkpoints.c.bad.is_(False),
+            blobs.c.state == "live",
+        )
+        .order_by(checkpoints.c.step.desc(), checkpoints.c.attempt.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def mark_bad(tx: Tx, trial_id: int, above_step: int) -> None:
+    """Marks the pointers above a step as not to be resumed from."""
+    tx.conn.execute(
+        checkpoints.update()
+        .where(checkpoints.c.trial_id == trial_id, checkpoints.c.step > above_step)
+        .values(bad=True)
+    )
+
+
+def keep_newest_checkpoints(tx: Tx, trial_id: int, keep: int) -> None:
+    """Drops a trial's pointers but those written last."""
+    newest = (
+        sa.select(checkpoints.c.attempt, checkpoints.c.step)
+        .where(checkpoints.c.trial_id == trial_id)
+        .order_by(checkpoints.c.created_at.desc(), checkpoints.c.step.desc())
+        .limit(keep)
+    )
+    kept = [(row.attempt, row.step) for row in tx.conn.execute(newest)]
+    tx.conn.execute(
+        checkpoints.delete().where(
+            checkpoints.c.trial_id == trial_id,
+            sa.tuple_(checkpoints.c.attempt, checkpoints.c.step).not_in(kept),
+        )
+    )

@@ -1,0 +1,59 @@
+"""Rows of blobs: the files that are there, by hash; service/blobs.py holds the files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from service.store.database import Connection, Row, Tx, insert_once
+from service.store.tables import blobs, checkpoints
+
+
+def get(conn: Connection, sha256: str) -> Row | None:
+    """Returns the blob if it is live."""
+    return conn.execute(
+        sa.select(blobs).where(blobs.c.sha256 == sha256, blobs.c.state == "live")
+    ).one_or_none()
+
+
+def add(tx: Tx, **values: Any) -> None:
+    """Makes a blob live; one that is live stays as it is, a dying one is revived."""
+    tx.conn.execute(insert_once(tx, blobs).values(created_at=tx.now, state="live", **values))
+    tx.conn.execute(
+        blobs.update()
+        .where(blobs.c.sha256 == values["sha256"])
+        .values(state="live", created_at=tx.now)
+    )
+
+
+def texts(conn: Connection) -> Sequence[Row]:
+    """Returns the uploaded texts, newest first."""
+    return conn.execute(
+        sa.select(blobs)
+        .where(blobs.c.kind == "data", blobs.c.state == "live")
+        .order_by(blobs.c.created_at.desc())
+    ).all()
+
+
+def mark_dying(tx: Tx, before: float, limit: int = 100) -> list[str]:
+    """Marks checkpoint blobs made before `before` that nothing points at; returns their hashes."""
+    unpointed = (
+        sa.select(blobs.c.sha256)
+        .where(
+            blobs.c.kind == "checkpoint",
+            blobs.c.created_at < before,
+            ~sa.exists().where(checkpoints.c.sha256 == blobs.c.sha256),
+        )
+        .limit(limit)
+    )
+    hashes = list(tx.conn.execute(unpointed).scalars())
+    if hashes:
+        tx.conn.execute(blobs.update().where(blobs.c.sha256.in_(hashes)).values(state="dying"))
+    return hashes
+
+
+def drop_dying(tx: Tx, sha256: str) -> None:
+    """Forgets a dying blob whose file is gone."""
+    tx.conn.execute(blobs.delete().where(blobs.c.sha256 == sha256, blobs.c.state == "dying"))
