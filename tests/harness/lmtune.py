@@ -27,6 +27,7 @@ class Server(Process):
         }
         home.mkdir(parents=True, exist_ok=True)
         super().__init__("service", [], {**settings, **env}, home / "test-server.log")
+        self._client: Client | None = None
 
     @property
     def token(self) -> str:
@@ -34,13 +35,22 @@ class Server(Process):
 
     @property
     def client(self) -> Client:
-        """A new client; the caller may close it with `client.http.close()`."""
-        return Client(self.url, self.token)
+        """A client with the server's token; it also reaches the server after a restart."""
+        if self._client is None:
+            self._client = Client(self.url, self.token)
+        return self._client
 
     def start(self) -> None:
         """Starts it, and returns when it is ready."""
         super().start()
         wait_for(self._ready, 60, f"/readyz at {self.url}")
+
+    def stop(self, seconds: float = 60.0) -> int | None:
+        """Ends it, its workers and the client; see Process.stop."""
+        if self._client is not None:
+            self._client.http.close()
+            self._client = None
+        return super().stop(seconds)
 
     def _ready(self) -> bool:
         if not self.running:
@@ -53,14 +63,10 @@ class Server(Process):
     def wait_for_end(self, study: str, seconds: float) -> StudyView:
         """Returns the study once it has ENDED."""
         end = time.monotonic() + seconds
-        client = self.client
-        try:
-            while (view := client.studies.get(study)).state != "ENDED":
-                if time.monotonic() > end:
-                    raise TimeoutError(f"{view}\n{self.output[-4_000:]}")
-                time.sleep(0.2)
-        finally:
-            client.http.close()
+        while (view := self.client.studies.get(study)).state != "ENDED":
+            if time.monotonic() > end:
+                raise TimeoutError(f"{view}\n{self.output[-4_000:]}")
+            time.sleep(0.2)
         return view
 
 
