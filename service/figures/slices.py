@@ -91,7 +91,7 @@ def _add_panel(figure: go.Figure, panel: Panel, row: int, column: int, *, legend
         axis |= {"categoryorder": "array", "categoryarray": panel.categories}
         axis["range"] = [-0.5, len(panel.categories) - 0.5]
     elif panel.axis == "log":
-        axis |= {"exponentformat": "power", "dtick": 1}
+        axis |= {"exponentformat": "e", "dtick": 1}
     figure.update_xaxes(**axis, row=row, col=column)
 
 

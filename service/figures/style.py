@@ -64,7 +64,7 @@ def dots(role: str, name: str, **trace: Any) -> go.Scatter:
         "color": COLOURS[role],
         "size": 13 if role == "best" else 7,
         "symbol": symbol.get(role, "circle"),
-        "opacity": 0.6 if role in ("pruned", "cancelled") else 0.9,
+        "opacity": 0.75 if role in ("pruned", "cancelled") else 0.9,
     }
     return go.Scatter(mode="markers", name=name, marker=marker, meta={"role": role}, **trace)
 
