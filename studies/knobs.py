@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import NoneType, UnionType
@@ -100,21 +101,21 @@ def written(value: Any) -> str:
 
 
 def row(section: SectionName, field: str, info: FieldInfo) -> Knob:
-    """Returns the knob that a field declared with `knob` is."""
-    extra = info.json_schema_extra
-    assert isinstance(extra, dict)  # noqa: S101 - every field is declared by knob()
+    """Returns the knob that a field is; one not declared with `knob` has no unit and no source."""
+    said = info.json_schema_extra
+    extra: Mapping[str, Any] = said if isinstance(said, dict) else {}
     lows = [(m.ge if isinstance(m, Ge) else m.gt) for m in info.metadata if isinstance(m, Ge | Gt)]
     highs = [(m.le if isinstance(m, Le) else m.lt) for m in info.metadata if isinstance(m, Le | Lt)]
     return Knob(
         name=info.alias or field,
         section=section,
         meaning=info.description or "",
-        unit=str(extra["unit"]),
-        source=str(extra["source"]),
+        unit=str(extra.get("unit", "")),
+        source=str(extra.get("source", "")),
         default=info.default,
         annotation=info.annotation,
         metadata=tuple(info.metadata),
-        searchable=bool(extra["searchable"]),
+        searchable=bool(extra.get("searchable")),
         low=float(str(lows[0])) if lows else None,
         high=float(str(highs[0])) if highs else None,
         low_open=any(isinstance(m, Gt) for m in info.metadata),

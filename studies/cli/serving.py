@@ -18,6 +18,7 @@ from studies.errors import LmtuneError, StartupError
 
 _START: Final = 120.0  # a slow disk may need this for the imports and the migrations [s]
 _STOP: Final = 90.0  # workers checkpoint their trials; one lease of 60 s and some [s]
+_HURRY: Final = 10.0  # once it was told twice [s]
 _LOOK: Final = 0.1  # between looks at the child [s]
 
 
@@ -88,16 +89,18 @@ class LocalServer:
             time.sleep(5 * _LOOK)
 
     def stop(self) -> None:
-        """Ends the server and its workers; a second Ctrl-C does so without checkpoints."""
+        """Ends the server and its workers; a second Ctrl-C does not wait for checkpoints."""
         process = self._process
-        if process is None or process.poll() is not None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            warn("ending the server at once; trials go on from their last checkpoint next time")
-            os.killpg(process.pid, signal.SIGKILL)  # its own group: see _start
+        for patience in (_STOP, _HURRY):
+            if process is None or process.poll() is not None:
+                return
+            process.terminate()  # the second one says: at once
+            try:
+                process.wait(patience)
+            except (KeyboardInterrupt, subprocess.TimeoutExpired):
+                warn("ending at once; trials go on from their last checkpoint next time")
+        if process is not None and process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # a group of its own: see _start
             process.wait()
 
     def _refuse_second(self) -> None:
