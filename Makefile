@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the recipes share .venv; tests and workers are parallel inside
-.PHONY: help run setup test test-all check lock clean FORCE
+.PHONY: help run setup test test-all check docs lock clean FORCE
 
 BIN := .venv/bin
 # Install again when the requirements change, when options are given, or when the folder was moved.
@@ -45,6 +45,10 @@ BENCHMARKS = $(patsubst tests/benchmarks/%.py,bench-%,$(wildcard tests/benchmark
 bench-%: .venv/.dev ## run tests/benchmarks/%.py; OUT=FILE keeps its numbers
 	@[ -e tests/benchmarks/$*.py ] || { echo "no such benchmark; there are: $(BENCHMARKS)" >&2; exit 2; }
 	@$(BIN)/python -m tests.benchmarks.$* $(if $(OUT),--out "$(OUT)")
+
+docs: .venv/.dev ## write docs/search-space.md and the README's tree from the code
+	@$(BIN)/python -m studies.reference
+	@$(BIN)/python -m tests.harness.tree
 
 lock: .venv/.dev ## write constraints.txt anew from the newest releases that fit pyproject.toml
 	@.ci/lock

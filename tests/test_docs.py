@@ -12,6 +12,7 @@ import pytest
 from studies.errors import BY_CODE
 from studies.spec import Sampler, Scheduler
 from studies.trial import TRANSITIONS, Decision, Outcome, StudyState, TrialState
+from tests.harness.tree import README, TREE, tree
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -102,26 +103,10 @@ def test_links_and_make_recipes_lead_somewhere(path: Path) -> None:
     assert {r for r in recipes if r not in known and not r.startswith("bench-")} == set()
 
 
-def test_the_readme_lists_every_module_once() -> None:
-    tree = re.search(r"```text\n(studies/.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-    assert tree, "the README has no tree"
-    listed: list[str] = []
-    folders: list[str] = []
-    for line in tree[1].splitlines():
-        indent, name = re.match(r"( *)(\S+)", line).groups()
-        folders = folders[: len(indent) // 2]
-        if name.endswith("/"):
-            folders.append(name)
-        else:
-            listed.append("".join(folders) + name)
-    modules = {
-        path.relative_to(ROOT).as_posix()
-        for room in ("studies", "service", "trainer")
-        for path in (ROOT / room).rglob("*.py")
-        if path.name != "__init__.py" and "migrations" not in path.parts
-    }
-    python = [name for name in listed if name.endswith(".py")]
-    assert sorted(python) == sorted(modules)
+def test_the_tree_in_the_readme_is_that_of_the_modules() -> None:
+    found = TREE.search(README.read_text())
+    assert found, "the README has no tree"
+    assert found[0] == tree(), "make docs writes it anew"
 
 
 def test_every_dependency_has_a_reason() -> None:
