@@ -201,6 +201,10 @@ class Attempt:
             chunks = iter(lambda: file.read(_CHUNK), b"")
             self._http.request("PUT", f"/blobs/{sha256}", content=chunks, headers=self._headers)
 
+    def download(self, sha256: str, target: Path) -> str:
+        """Downloads a checkpoint into a file; returns the hash of what came."""
+        return self._http.stream_to(f"/blobs/{sha256}", target)
+
 
 class WorkerClient:
     """The worker protocol."""
@@ -235,7 +239,3 @@ class WorkerClient:
     def download_data(self, sha256: str, target: Path) -> str:
         """Downloads a text into a file; returns the hash of what came."""
         return self.http.stream_to(f"/data/{sha256}", target)
-
-    def download_blob(self, sha256: str, target: Path) -> str:
-        """Downloads a checkpoint into a file; returns the hash of what came."""
-        return self.http.stream_to(f"/blobs/{sha256}", target)

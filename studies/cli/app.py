@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -66,7 +66,10 @@ app.add_typer(texts.data, name="data", rich_help_panel=TOOLS)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        say(f"lmtune {version('lmtune')}")
+        try:
+            say(f"lmtune {version('lmtune')}")
+        except PackageNotFoundError:
+            say("lmtune, not installed")
         raise typer.Exit
 
 

@@ -24,9 +24,11 @@ class Connection:
 
 
 def client_of(context: typer.Context) -> Client:
-    """Returns the client that the global options ask for."""
+    """Returns the client that the global options ask for; it is closed with the command."""
     connection = context.obj
-    return connection.client() if isinstance(connection, Connection) else Client()
+    client: Client = connection.client() if isinstance(connection, Connection) else Client()
+    context.call_on_close(client.http.close)
+    return client
 
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The study's name.", show_default=False)]

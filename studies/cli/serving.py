@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -54,9 +56,14 @@ class LocalServer:
         scheme, _, user = head.partition("://")
         return f"{scheme}://{user.partition(':')[0]}@{tail}" if at else url
 
-    def client(self) -> Client:
-        """Returns a client with the home's own token."""
-        return Client(self.url, _read(self._home / "token"))
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """Gives a client with the home's own token, and closes it."""
+        client = Client(self.url, _read(self._home / "token"))
+        try:
+            yield client
+        finally:
+            client.http.close()
 
     def check(self) -> None:
         """Raises StartupError, with the server's last words, if it has ended."""
@@ -106,8 +113,9 @@ class LocalServer:
     def _refuse_second(self) -> None:
         """Raises StartupError where a server already runs on this home or listens on the port."""
         try:
-            url = self.url
-            self.client().workers()
+            with self.client() as client:
+                url = client.http.url
+                client.workers()
         except (LmtuneError, OSError, ValueError):
             pass  # a file of a server that is gone, or somebody else's address
         else:
@@ -142,8 +150,10 @@ class LocalServer:
         while time.monotonic() < end:
             if self._process is not None and self._process.poll() is not None:
                 raise StartupError(self._last_words())
-            if _written(self._home / "url") != before and self.client().http.ready:
-                return
+            if _written(self._home / "url") != before:
+                with self.client() as client:
+                    if client.http.ready:
+                        return
             time.sleep(_LOOK)
         raise StartupError(f"the server was not ready in {_START:g} s; see {self.log}")
 

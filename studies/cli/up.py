@@ -59,9 +59,8 @@ def up(  # noqa: PLR0913 - its options
 
 def _run(source: Source, local: LocalServer, once: bool) -> int:
     """Runs the study on the server; returns the exit code."""
-    with local:
+    with local, local.client() as client:
         try:
-            client = local.client()
             study = _open_study(client, source)
             say(f"dashboard: {client.login_link().url}")
             study = follow(client, study.name, local.check)
