@@ -1,0 +1,1 @@
+"""GPU workers: they claim trials over HTTP and train language models."""

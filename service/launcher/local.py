@@ -141,7 +141,9 @@ class LocalLauncher:
                 killed.append(Lost(slot.life.name, "it did not end in time"))
             if slot.life:
                 slot.life.kill_group()
-            slot.life = None
+            if slot.child:
+                slot.child.wait()
+            slot.life = slot.child = None
         self._write()
         return killed
 

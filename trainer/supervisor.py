@@ -1,0 +1,181 @@
+"""The supervisor: owns HTTP, the lease and the files of one worker; its child owns torch.
+
+It claims a trial, has it trained, settles it, and claims the next. SIGTERM or Ctrl-C lets the
+trial checkpoint and go back to the server; a second one ends at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import threading
+from pathlib import Path
+from typing import Final
+
+import studies
+import trainer
+from studies import wire
+from studies.client import WorkerClient
+from studies.errors import ServerUnreachable, StartupError
+from studies.http import home
+from studies.trial import Outcome
+from trainer.attempt import AttemptRun
+from trainer.patience import GaveUp, Patience
+from trainer.warm import Child
+
+logger = logging.getLogger(__name__)
+WAIT_MS: Final = 20_000  # a claim waits so long for work at the server
+_ANSWER_SECONDS: Final = 15.0  # for the answer beyond that wait
+_DEFAULT_LEASE: Final = 60.0  # until the server has said its own [s]
+
+
+class _AskedToGo(BaseException):
+    """Raised by the signal handler into a claim that waits."""
+
+
+def code_hash() -> str:
+    """Returns the hash of the code that decides a trial's losses."""
+    digest = hashlib.sha256()
+    for package in (studies, trainer):
+        for path in sorted(Path(package.__file__ or "").parent.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class Supervisor:
+    """One worker: one life of this process."""
+
+    def __init__(self, client: WorkerClient, name: str | None) -> None:
+        self._client = client
+        self._name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._code_hash = code_hash()
+        self._child = Child()
+        self._going = threading.Event()
+        self._patience = Patience(_DEFAULT_LEASE, self._going)
+        self._run: AttemptRun | None = None
+        self._idle = False
+        self._seq = 0
+        self._worker_id = 0
+
+    def serve(self) -> int:
+        """Works until it is asked to go; returns the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._asked)
+        try:
+            self._child.start()
+            self._register()
+            while not self._going.is_set():
+                self._child.start()
+                self._work()
+            self._client.goodbye(self._worker_id)
+        except _AskedToGo:
+            logger.info("asked to go before there was anything to release")
+        except GaveUp as error:
+            logger.error("giving up: %s", error)
+            return 1
+        except ServerUnreachable as error:
+            logger.warning("could not say goodbye: %s", error)
+        finally:
+            self._child.close()
+        return 0
+
+    def _asked(self, number: int, _: object) -> None:
+        """Signal handler: the first ask is gentle, the second is not."""
+        if self._going.is_set():
+            self._child.kill()
+            os._exit(128 + number)
+        self._going.set()
+        logger.info("asked to go (signal %s)", number)
+        if self._run is not None:
+            self._run.ask(Outcome.PREEMPTED)
+        elif self._idle:
+            raise _AskedToGo
+
+    def _register(self) -> None:
+        body = wire.RegisterBody(
+            name=self._name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            device=self._child.device,
+            protocol=wire.PROTOCOL,
+            code_hash=self._code_hash,
+        )
+        self._idle = True
+        known = self._patience.call(lambda: self._client.register(body))
+        self._idle = False
+        self._worker_id = known.worker_id
+        self._patience.lease = known.lease_ms / 1_000
+        logger.info("worker %s on %s is ready", self._name, self._child.device)
+
+    def _work(self) -> None:
+        """Claims one trial and sees it to its end; nothing to do is no error."""
+        token = secrets.token_hex(16)
+        grant = self._claim(token)
+        if grant is None:
+            return
+        logger.info(
+            "trial %s of %s, attempt %s%s",
+            grant.number,
+            grant.study,
+            grant.attempt,
+            f", from step {grant.resume.step}" if grant.resume else "",
+        )
+        calls = self._client.attempt(grant, token)
+        self._run = AttemptRun(calls, self._child, self._patience, self._code_hash)
+        if self._going.is_set():  # asked while the grant was on its way
+            self._run.ask(Outcome.PREEMPTED)
+        try:
+            with tempfile.TemporaryDirectory(prefix="lmtune-") as folder:
+                recipe = grant.recipe.model_dump(mode="json", by_alias=True)
+                text = self._text(grant.recipe.data.sha256)
+                self._run.train(recipe, text, Path(folder))
+        finally:
+            self._run = None
+
+    def _claim(self, token: str) -> wire.Grant | None:
+        """Returns a grant or None; when asked to go meanwhile, what was granted already."""
+        self._seq += 1
+        body = wire.ClaimBody(
+            seq=self._seq,
+            lease_token=token,
+            protocol=wire.PROTOCOL,
+            code_hash=self._code_hash,
+            wait_ms=WAIT_MS,
+        )
+        try:
+            self._idle = True
+            grant = self._patience.call(lambda: self._client.claim(self._worker_id, body))
+            self._idle = False
+        except _AskedToGo:
+            again = body.model_copy(update={"wait_ms": 0})
+            grant = self._patience.call(lambda: self._client.claim(self._worker_id, again))
+        finally:
+            self._idle = False
+        return grant
+
+    def _text(self, sha256: str | None) -> Path | None:
+        """Returns the uploaded text in this machine's cache, fetched if it is not there."""
+        if sha256 is None:
+            return None
+        path = home() / "cache" / "data" / sha256
+        if path.exists():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{sha256}.{os.getpid()}.partial")
+        came = self._patience.call(lambda: self._client.download_data(sha256, partial))
+        if came != sha256:
+            partial.unlink()
+            raise StartupError(f"the server sent another text than {sha256}")
+        partial.replace(path)
+        return path
+
+
+def work(url: str | None, token: str | None, name: str | None) -> int:
+    """Runs a worker until it is asked to go; returns the process's exit code."""
+    timeout = WAIT_MS / 1_000 + _ANSWER_SECONDS
+    return Supervisor(WorkerClient(url, token, timeout=timeout), name).serve()

@@ -1,0 +1,113 @@
+"""The supervisor's handle of its child: started, spoken to, listened to, started again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from multiprocessing import Pipe as make_pipe
+from typing import Any, Final
+
+from studies.errors import StartupError
+from trainer.pipe import Pipe
+
+logger = logging.getLogger(__name__)
+START_SECONDS: Final = 300.0  # to import torch on a cold, busy disk; assumption
+END_SECONDS: Final = 60.0  # for a child that was told to end a trial
+
+
+class Child:
+    """The warm process; `receive` says `died` once when it is gone."""
+
+    def __init__(self) -> None:
+        self.device = ""
+        self._inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: Pipe | None = None
+        self._sending = threading.Lock()
+
+    def start(self) -> None:
+        """Starts the process unless it lives; returns when it is ready.
+
+        Raises:
+            StartupError: it did not come up.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        ours, theirs = make_pipe()
+        command = [sys.executable, "-m", "trainer.child", str(theirs.fileno())]
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])  # noqa: S603
+        theirs.close()
+        self._pipe, self._inbox = Pipe(ours), queue.Queue()
+        threading.Thread(
+            target=self._listen, args=(self._pipe, self._inbox), name="listener", daemon=True
+        ).start()
+        ready = self.receive(START_SECONDS)
+        if ready is None or ready["kind"] != "ready":
+            self.kill()
+            reason = "in time" if ready is None else f"({ready['reason']})"
+            raise StartupError(
+                f"the training process did not start {reason}; see the lines above. "
+                "Is PyTorch installed? pip install 'lmtune[worker]'"
+            )
+        self.device = ready["device"]
+
+    def send(self, kind: str, **content: Any) -> None:
+        """Sends a message; one to a dead child is lost, and `died` follows. From any thread."""
+        with self._sending, contextlib.suppress(OSError):
+            if self._pipe is not None:
+                self._pipe.send(kind, **content)
+
+    def receive(self, wait: float) -> dict[str, Any] | None:
+        """Returns the child's next message, or None after `wait` [s]."""
+        try:
+            return self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
+        except queue.Empty:
+            return None
+
+    def settle_down(self) -> None:
+        """Waits for the end of a trial that was dropped; a child that does not end is killed."""
+        while (message := self.receive(END_SECONDS)) is not None:
+            if message["kind"] in ("result", "error", "died", "unusable"):
+                return
+        logger.warning("the training process does not end its trial; it is started anew")
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends the process at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def close(self) -> None:
+        """Ends the process, which trains nothing now."""
+        if self._process is None:
+            return
+        self.send("quit")
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def _listen(self, pipe: Pipe, inbox: queue.Queue[dict[str, Any]]) -> None:
+        """Drains the pipe, so that the child never waits for the server."""
+        try:
+            while True:
+                message = pipe.receive()
+                if message is not None:
+                    inbox.put(message)
+        except (EOFError, OSError):
+            inbox.put({"kind": "died", "reason": self._last_words()})
+
+    def _last_words(self) -> str:
+        assert self._process is not None  # noqa: S101 - it was started
+        code = self._process.wait()
+        if code >= 0:
+            return f"the training process ended with code {code}"
+        name = signal.Signals(-code).name
+        hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return f"the training process was ended by {name}{hint}"
