@@ -7,14 +7,15 @@ pushed change the browser asks for the page again and swaps those parts (static/
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from service.dispatch.reading import Reading
 from service.figures import FIGURES
 from service.routes import assets, plots
-from service.routes.reading import Reading, reading
+from service.routes.reading import Read
 from service.routes.summary import Summary
 from service.routes.templating import TEMPLATES, to_yaml
 from studies import wire
@@ -32,7 +33,6 @@ budget: {trials: 16, wall_time: 10m}
 """
 
 pages = APIRouter(include_in_schema=False)
-Read = Annotated[Reading, Depends(reading)]
 
 
 @pages.get("/")

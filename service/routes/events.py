@@ -8,27 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import anyio
 from anyio import to_thread
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from service.routes.reading import Reading, reading
+from service.routes.reading import Read
 from studies.errors import NotFound, Unavailable
 
 PERIOD: Final = 0.5  # between two looks [s]
 _PING: Final = 15  # between two signs of life, for proxies that cut what is silent [s]
-_LISTED: Final = 100  # the newest studies, whose changes the overview hears of
+_LISTED: Final = 50  # the newest studies, whose changes the overview hears of
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
-Read = Annotated[Reading, Depends(reading)]
 Look = Callable[[], dict[str, Any]]
 
 
 @router.get("/studies/{name}/events", response_class=EventSourceResponse)
-async def study_events(name: str, request: Request, read: Read) -> EventSourceResponse:
+async def study_events(name: str, read: Read) -> EventSourceResponse:
     """Returns a stream with an event `changed` now and after every change of the study."""
     await to_thread.run_sync(read.study, name)  # an unknown study is a 404, not a stream
     seen: dict[str, Any] = {}
@@ -45,7 +44,7 @@ async def study_events(name: str, request: Request, read: Read) -> EventSourceRe
 
 
 @router.get("/events", response_class=EventSourceResponse)
-async def all_events(request: Request, read: Read) -> EventSourceResponse:
+async def all_events(read: Read) -> EventSourceResponse:
     """Returns a stream with an event `changed` now and after every change of studies or workers."""
 
     def look() -> dict[str, Any]:

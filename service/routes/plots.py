@@ -7,14 +7,15 @@ from functools import lru_cache
 from threading import Lock
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
+from service.dispatch.reading import Reading
 from service.figures import FIGURES, StudyData, trial_curve
 from service.figures.data import Point
-from service.routes.reading import Reading, reading
+from service.routes.reading import Read
 from studies import wire
 from studies.errors import NotFound
-from studies.spec import parse_spec
+from studies.spec import StudySpec
 
 _LOSSES: Final = ("validation_loss", "train_loss")  # one unit, so they share an axis
 _ONE_AT_A_TIME: Final = Lock()  # a page asks for all its figures at once: read the study once
@@ -25,7 +26,6 @@ _ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 router = APIRouter(prefix="/api/v1/studies/{name}", tags=["figures"])
-Read = Annotated[Reading, Depends(reading)]
 Columns = Annotated[int, Query(ge=1, le=8, description="panels side by side")]
 
 
@@ -56,7 +56,7 @@ def get_figure(
 def get_trial_figure(name: str, number: int, read: Read) -> Response:
     """Returns the trial's learning curve as plotly JSON."""
     trial = read.trial(name, number)
-    metric = parse_spec(read.study(name).spec).objective.metric
+    metric = StudySpec.model_validate(read.study(name).spec).objective.metric
     metrics = _LOSSES if metric in _LOSSES else (metric,)
     baseline = read.baseline(name) if "validation_loss" in metrics else None
     curves = {metric: _points(trial.curve, metric) for metric in metrics}
@@ -67,7 +67,7 @@ def get_trial_figure(name: str, number: int, read: Read) -> Response:
 @lru_cache(maxsize=16)
 def _study_data(read: Reading, name: str, stamp: tuple[int, int]) -> StudyData:
     """Returns the study as it was at the stamp, or later."""
-    spec = parse_spec(read.study(name).spec)
+    spec = StudySpec.model_validate(read.study(name).spec)
     loss = spec.objective.metric == "validation_loss"
     return StudyData(
         trials=read.trial_data(name),

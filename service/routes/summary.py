@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Final
 
 from studies import wire
-from studies.spec import StudySpec, parse_spec
+from studies.spec import StudySpec
 from studies.trial import TERMINAL, StudyState, TrialState
 
 _ORDER: Final = (
@@ -18,6 +18,14 @@ _ORDER: Final = (
     TrialState.PAUSED,
     TrialState.WAITING,
 )
+_REASONS: Final = {
+    "person": "by a person",
+    "failing": "trials keep failing",
+    "stopped": "stopped by a person",
+    "budget": "all trials of the budget are over",
+    "wall_time": "the wall time of the budget is used up",
+    "exhausted": "the sampler has no points left",
+}
 _LIVE: Final = (StudyState.RUNNING, StudyState.PAUSED)
 
 
@@ -40,7 +48,7 @@ class Summary:
     @cached_property
     def spec(self) -> StudySpec:
         """The study file with every default filled in."""
-        return parse_spec(self.view.spec)
+        return StudySpec.model_validate(self.view.spec)
 
     @property
     def budget(self) -> int:
@@ -95,6 +103,13 @@ class Summary:
         if best is None or not baseline or self.spec.objective.metric != "validation_loss":
             return None
         return 1.0 - best.value / baseline
+
+    @property
+    def reason(self) -> str:
+        """Why the study is not running, in words; empty where nothing is to be said."""
+        if self.view.state is StudyState.RUNNING or not self.view.reason:
+            return ""
+        return _REASONS.get(self.view.reason, self.view.reason)
 
     @property
     def can(self) -> frozenset[str]:

@@ -6,6 +6,7 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 const COARSE = matchMedia("(pointer: coarse)");
 const CONFIG = {
   displaylogo: false,
+  showSendToCloud: false, // nothing leaves for another host
   displayModeBar: COARSE.matches ? false : "hover",
   responsive: true,
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],

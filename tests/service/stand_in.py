@@ -37,7 +37,7 @@ def document(name: str, trials: int = 16) -> dict:
 
 
 def params(number: int) -> dict:
-    draw = random.Random(number)  # noqa: S311
+    draw = random.Random(number)
     values = {
         "learning_rate": 10 ** draw.uniform(-4, -1),
         "regularizer": draw.choice(["none", "l1", "l2"]),
@@ -93,7 +93,7 @@ class StandIn:
             said["description"] = self.description
         states = [self._state(number) for number in range(self._count())]
         best = min(
-            ((t.value, t.number) for t in self.trial_data(name) if t.state == "COMPLETE"),
+            ((t.value, t.number) for t in self._data() if t.state == "COMPLETE"),
             default=None,
         )
         return wire.StudyView(
@@ -117,6 +117,9 @@ class StandIn:
 
     def trial_data(self, name: str) -> list[TrialData]:
         self.calls += 1
+        return self._data()
+
+    def _data(self) -> list[TrialData]:
         made = []
         for number in range(self._count()):
             state, curve = self._state(number), tuple(self._curve(number))
@@ -129,7 +132,7 @@ class StandIn:
         spec = parse_spec(self.study(name).spec)
         if not 0 <= number < self._count():
             raise NotFound(f"{name!r} has no trial {number}")
-        data = self.trial_data(name)[number]
+        data = self._data()[number]
         failed = data.state is TrialState.FAILED
         begun = NOW - timedelta(seconds=14 * (self._count() - number))
         return wire.TrialDetail(
