@@ -37,6 +37,16 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+def seed_generators(device: torch.device, seed: int) -> None:
+    """Seeds torch's default generators of the CPU and of the device.
+
+    Unlike torch.manual_seed, which formats three stack traces where there is no GPU: 0.5 ms.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
 def free_memory_bytes(device: torch.device) -> int:
     """Returns the memory a new run may fill [bytes]: of the GPU, or of host and container."""
     if device.type == "cuda":

@@ -63,6 +63,11 @@ class Penalty:
     def __init__(self, weight: float, parameters: Sequence[Tensor]) -> None:
         self.weight, self.parameters = weight, list(parameters)
 
+    @property
+    def gradients(self) -> list[Tensor]:
+        """The parameters' gradients, as the backward pass left them."""
+        return [p.grad for p in self.parameters if p.grad is not None]
+
     def value(self) -> Tensor:
         """Returns the penalty itself; training needs only its gradient."""
         return torch.zeros(())
@@ -86,7 +91,7 @@ class L1(Penalty):
     def add_gradient_(self) -> None:
         """Adds λ sign(θ)."""
         signs = torch._foreach_sign(self.parameters)
-        torch._foreach_add_([p.grad for p in self.parameters], signs, alpha=self.weight)
+        torch._foreach_add_(self.gradients, signs, alpha=self.weight)
 
 
 class L2(Penalty):
@@ -99,8 +104,7 @@ class L2(Penalty):
     @torch.no_grad()
     def add_gradient_(self) -> None:
         """Adds 2λθ."""
-        gradients = [p.grad for p in self.parameters]
-        torch._foreach_add_(gradients, self.parameters, alpha=2 * self.weight)
+        torch._foreach_add_(self.gradients, self.parameters, alpha=2 * self.weight)
 
 
 _PENALTIES: Final[Mapping[str, type[Penalty]]] = {

@@ -9,7 +9,7 @@ model, and torch's LSTM fails under CPU autocast (measured, torch 2.13).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
@@ -96,7 +96,9 @@ class Emulated(Precision):
     def __init__(self, model: LanguageModel, round_: Round) -> None:
         self._round = round_
         layers = [m for m in model.modules() if isinstance(m, _MATRIX_LAYERS)]
-        self._weights = list({p: None for layer in layers for p in layer.parameters()})
+        self._weights: list[Tensor] = list(
+            {p: None for layer in layers for p in layer.parameters()}
+        )
         for layer in layers:
             layer.register_forward_pre_hook(self._round_inputs)
 
@@ -160,7 +162,7 @@ class LossScaler:
         self.skipped_steps = 0
         self._clean_steps = 0
 
-    def unscale_(self, gradients: Sequence[Tensor]) -> None:
+    def unscale_(self, gradients: list[Tensor]) -> None:
         """Divides the gradients by the scale, in place."""
         torch._foreach_mul_(gradients, 1.0 / self.scale)
 
@@ -202,7 +204,7 @@ class NoScaler(LossScaler):
         super().__init__()
         self.scale = 1.0
 
-    def unscale_(self, gradients: Sequence[Tensor]) -> None:
+    def unscale_(self, gradients: list[Tensor]) -> None:
         """Leaves the gradients as they are."""
 
     def accepts(self, norm: Tensor) -> bool:

@@ -67,7 +67,7 @@ class Run:
         _require_memory(recipe, self._data.vocabulary, self.device)
         device.reset_peak_memory(self.device)
         self._seed = train.seed or 0
-        torch.manual_seed(draw_seed(self._seed, 0, "initialisation"))
+        device.seed_generators(self.device, draw_seed(self._seed, 0, "initialisation"))
         self._model = build_model(recipe.model, self._data.vocabulary, train.sequence_length)
         self._model.to(self.device)
         self._precision = build_precision(train.precision, self._model, self.device)
@@ -102,7 +102,7 @@ class Run:
         """Does one update; waits for the device only for fp16's scaler and to look at the loss."""
         step = self.progress.step
         self._meter.start()
-        torch.manual_seed(draw_seed(self._seed, step, "dropout"))
+        device.seed_generators(self.device, draw_seed(self._seed, step, "dropout"))
         x_BT, y_BT = self._batches.at(step)
         with self._precision.computing():
             with self._precision.forward():
