@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import service
@@ -181,6 +181,7 @@ def test_thinning_keeps_order_limit_and_the_asked_for(items, limit, keep):
         assert {(index, items[index]) for index in keep} <= set(kept)
 
 
+@settings(max_examples=30)
 @given(trials(), st.sampled_from(["minimize", "maximize"]))
 def test_every_figure_of_any_study_is_json_that_a_browser_reads(some, direction):
     data = study(*some, direction=direction, importances={"dropout": math.nan}, baseline=3.0)
