@@ -54,6 +54,7 @@ class BoundStorage(RDBStorage):
 
     def __init__(self, conn: sa.Connection) -> None:
         self._bound = conn
+        self.engine = conn.engine  # asked for its dialect only
         self.scoped_session = self.session  # type: ignore[assignment]  # called, nothing more
 
     def session(self) -> Session:

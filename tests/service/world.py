@@ -1,0 +1,238 @@
+"""A server's database and its use cases without HTTP, a worker to call them, and what they left.
+
+Time is a row here too: `advance` moves the lease clock, nothing sleeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+
+from service.dispatch import claim, enqueue, report, studies, sweep
+from service.dispatch.context import Context, Studies
+from service.dispatch.reading import Reading
+from service.leases import Clock, LeaseTimes
+from service.reconcile import differences
+from service.store import blobs, tables, trials, workers
+from service.store import studies as study_rows
+from service.store.database import Database, Row
+from studies import wire
+from studies.spec import StudySpec, parse_spec
+from studies.trial import Decision, TrialState
+
+LEASE = 2.0
+
+
+def spec(name: str = "study", **parts: Any) -> StudySpec:
+    """A small study of 30 steps, reported every 10; `parts` replace whole sections."""
+    document = {
+        "name": name,
+        "data": {"builtin": "stdlib"},
+        "train": {"steps": 30, "evaluate_every": 10},
+        "search": {"learning_rate": {"log": [1e-4, 1e-1]}},
+        "sampler": {"kind": "random", "seed": 7},
+        "budget": {"trials": 8},
+    }
+    return parse_spec(document | parts)
+
+
+def items(*points: tuple[int, float]) -> list[wire.ReportItem]:
+    return [wire.ReportItem(step=step, metrics={"validation_loss": v}) for step, v in points]
+
+
+class World:
+    """One server's memory over a database; `restarted` is another server on the same one."""
+
+    def __init__(self, database: Database) -> None:
+        self.db = database
+        self.rings = 0
+        self.ctx = Context(database, LeaseTimes(LEASE), wake=self._ring)
+        self.reading = Reading(self.ctx)
+
+    def _ring(self) -> None:
+        self.rings += 1
+
+    def restarted(self) -> World:
+        return World(self.db)
+
+    def forgetful(self) -> None:
+        """Loses what is only in memory, as a restart does."""
+        self.ctx = replace(self.ctx, studies=Studies())
+
+    # what people do
+
+    def open(self, name: str = "study", **parts: Any) -> Row:
+        wanted = spec(name, **parts)
+        return self.db.write(lambda tx: studies.open_study(tx, self.ctx, wanted))
+
+    def pause(self, name: str = "study") -> Row:
+        return self.db.write(lambda tx: studies.pause(tx, name))
+
+    def resume(self, name: str = "study") -> Row:
+        return self.db.write(lambda tx: studies.resume(tx, self.ctx, name))
+
+    def stop(self, name: str = "study") -> Row:
+        return self.db.write(lambda tx: studies.stop(tx, self.ctx, name))
+
+    def enqueue(self, name: str = "study", **params: Any) -> Row:
+        return self.db.write(lambda tx: enqueue.enqueue(tx, self.ctx, name, params))
+
+    def cancel(self, number: int, name: str = "study") -> Row:
+        return self.db.write(lambda tx: enqueue.cancel(tx, self.ctx, name, number))
+
+    def worker(self, name: str = "worker") -> Worker:
+        body = wire.RegisterBody(
+            name=name, host="box", pid=1, device="cpu", protocol=wire.PROTOCOL, code_hash="c"
+        )
+        return Worker(self, self.db.write(lambda tx: claim.register(tx, self.ctx, body)).worker_id)
+
+    # what time does
+
+    def advance(self, seconds: float) -> None:
+        """Moves the lease clock as ticks of a server would."""
+
+        def work(tx: Any) -> None:
+            clock = workers.read_clock(tx.conn)
+            workers.move_clock(tx, Clock(clock.t + seconds, clock.wall))
+
+        self.db.write(work)
+
+    def sweep(self) -> None:
+        self.db.write(lambda tx: sweep.settle_overdue(tx, self.ctx))
+        self.db.write(lambda tx: sweep.end_overtime(tx, self.ctx))
+
+    # what is there afterwards
+
+    def study(self, name: str = "study") -> Row:
+        return self.db.read(lambda conn: study_rows.by_name(conn, name))
+
+    def trial(self, number: int = 0, name: str = "study") -> Row:
+        study = self.study(name)
+        return self.db.read(lambda conn: trials.by_number(conn, study.id, number))
+
+    def states(self, name: str = "study") -> list[str]:
+        return [row.state for row in self.rows("trials", study_id=self.study(name).id)]
+
+    def counts(self, name: str = "study") -> dict[TrialState, int]:
+        return self.db.read(lambda conn: study_rows.counts(conn, self.study(name).id))
+
+    def rows(self, table: str, **where: Any) -> list[Row]:
+        found = tables.metadata.tables[f"lmtune_{table}"]
+        statement = sa.select(found).order_by(*found.primary_key.columns)
+        for column, value in where.items():
+            statement = statement.where(found.c[column] == value)
+        return list(self.db.read(lambda conn: conn.execute(statement).all()))
+
+    def change(self, table: str, where: dict[str, Any], **values: Any) -> None:
+        """Changes rows behind the server's back."""
+        found = tables.metadata.tables.get(f"lmtune_{table}")
+        if found is None:
+            found = sa.table(table, *map(sa.column, [*where, *values]))
+        conditions = [found.c[column] == value for column, value in where.items()]
+        statement = sa.update(found).where(*conditions).values(**values)
+        self.db.write(lambda tx: tx.conn.execute(statement).rowcount)
+
+    def optuna(self, name: str = "study") -> optuna.Study:
+        """The study as plain Optuna opens it."""
+        return optuna.load_study(study_name=name, storage=self.url)
+
+    @property
+    def url(self) -> str:
+        return self.db.url.render_as_string(hide_password=False)
+
+    def differences(self) -> list[str]:
+        return self.db.read(differences)
+
+
+@dataclass
+class Worker:
+    """A worker that claims; what it holds it writes to through `Held`."""
+
+    world: World
+    id: int
+    seq: int = 0
+
+    def claim(self) -> Held | None:
+        self.seq += 1
+        return self.claim_as(self.seq)
+
+    def claim_as(self, seq: int, token: str | None = None, world: World | None = None) -> Held:
+        """The claim of this number, again or for the first time."""
+        world = world or self.world
+        body = self.body(seq, token)
+        answer = world.db.write(lambda tx: claim.first_claim(tx, world.ctx, self.id, body))
+        return answer and Held(world, answer, body.lease_token)
+
+    def body(self, seq: int, token: str | None = None) -> wire.ClaimBody:
+        drawn = hashlib.md5(f"{self.id} {seq}".encode(), usedforsecurity=False).hexdigest()
+        return wire.ClaimBody(
+            seq=seq, lease_token=token or drawn, protocol=wire.PROTOCOL, code_hash="c"
+        )
+
+    def run(self, value: float = 1.0) -> Held:
+        """Claims a trial and trains it to its end."""
+        held = self.claim()
+        held.train(value)
+        return held
+
+
+@dataclass
+class Held:
+    """An attempt as its worker sees it; every call may raise as the server refuses."""
+
+    world: World
+    grant: wire.Grant
+    token: str
+
+    @property
+    def key(self) -> trials.AttemptKey:
+        grant = self.grant
+        return trials.AttemptKey(grant.trial_id, grant.attempt, claim.hash_token(self.token))
+
+    def _call(self, use_case: Any, body: Any) -> Any:
+        world, key = self.world, self.key
+        return world.db.write(lambda tx: use_case(tx, world.ctx, key, body))
+
+    def heartbeat(self, step: int = 0, **environment: Any) -> Decision:
+        body = wire.HeartbeatBody(step=step, environment=environment or None)
+        return self._call(report.heartbeat, body)
+
+    def report(self, *points: tuple[int, float]) -> wire.ReportAnswer:
+        return self._call(report.record_report, wire.ReportBody(items=items(*points)))
+
+    def checkpoint(self, step: int, last: int | None = None, content: str = "") -> Decision:
+        """Uploads a blob (its row) and points at it."""
+        digest = hashlib.sha256((content or f"{self.grant.trial_id} {step}").encode()).hexdigest()
+        self.world.db.write(
+            lambda tx: blobs.add(tx, sha256=digest, kind="checkpoint", name="", bytes=1)
+        )
+        return self.point(step, digest, step if last is None else last)
+
+    def point(self, step: int, digest: str, last: int) -> Decision:
+        body = wire.CheckpointBody(
+            step=step, sha256=digest, bytes=1, code_hash="c", last_report_step=last
+        )
+        return self._call(report.checkpoint, body)
+
+    def resume(self, step: int | None) -> Decision:
+        return self._call(report.resume, wire.ResumeBody(step=step))
+
+    def finish(self, outcome: str = "ok", step: int = 0, reason: str | None = None) -> str:
+        body = wire.FinishBody(outcome=outcome, final_step=step, reason=reason)
+        return self._call(report.finish, body).state
+
+    def log(self, text: str) -> None:
+        self._call(report.log, text)
+
+    def train(self, value: float = 1.0) -> str:
+        """Reports from where it resumes to the end, as the server decides; then finishes."""
+        step = self.grant.resume.step if self.grant.resume else 0
+        while step < self.grant.max_step:
+            step += 10
+            if self.report((step, value)).decision is Decision.STOP:
+                return self.finish("pruned", step)
+        return self.finish("ok", step)
