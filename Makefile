@@ -25,6 +25,7 @@ run: .venv/.run ## start server, worker and the quickstart study; serve until Ct
 	  $${STUDY:+--study "$$STUDY"} $${DATA:+--data "$$DATA"} $${PORT:+--port "$$PORT"}
 
 setup: .venv/.dev ## make .venv with everything: server, worker and the tools of this file
+	@echo "set-up: done; 'make run' starts lmtune"
 
 test: .venv/.dev ## run the tests but the slow ones; installs Chromium and PostgreSQL where it may
 	@.ci/tools
