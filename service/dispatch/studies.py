@@ -64,7 +64,8 @@ def pause(tx: Tx, name: str, reason: str = "person") -> Row:
 def pause_study(tx: Tx, study: Row, reason: str, error: str | None = None) -> Row:
     """Pauses a RUNNING study, for a person or because it keeps failing."""
     for trial in trials.in_state(tx.conn, study.id, TrialState.RUNNING):
-        _desire(tx, trial, Desired.PAUSE, paused_by="study")
+        if trial.desired == Desired.RUN:
+            _desire(tx, trial, Desired.PAUSE, paused_by="study")
     return _to(tx, study, StudyState.PAUSED, reason=reason, error=error)
 
 
@@ -74,10 +75,10 @@ def resume(tx: Tx, ctx: Context, name: str) -> Row:
     if study.state != StudyState.PAUSED:
         raise Conflict(f"study {name} is {study.state}; only a PAUSED study can be resumed")
     for trial in trials.in_state(tx.conn, study.id, TrialState.RUNNING, TrialState.PAUSED):
-        if trial.paused_by == "study":
-            _desire(tx, trial, Desired.RUN)
+        if trial.paused_by == "study" and trial.desired == Desired.PAUSE:
+            _desire(tx, trial, Desired.RUN, paused_by=None)
             if trial.state == TrialState.PAUSED:
-                move(tx, trial, TrialState.WAITING, paused_by=None)
+                move(tx, trial, TrialState.WAITING)
     row = _to(tx, study, StudyState.RUNNING, reason=None, error=None)
     ctx.wake()
     return advance(tx, ctx, row)
@@ -136,19 +137,21 @@ def after_settle(tx: Tx, ctx: Context, study: Row, moved: Row) -> Row:
     if study.state == StudyState.ENDING and moved.state in (TrialState.WAITING, TrialState.PAUSED):
         stop_idle(tx, moved, f"study ended: {study.reason}")
     failed = study.state == StudyState.RUNNING and moved.state == TrialState.FAILED
-    if failed and broken(tx, study):
-        return pause_study(tx, studies.lock(tx, study.id), "failing", moved.reason)
+    if failed and (first := broken_by(tx, study)):
+        return pause_study(tx, studies.lock(tx, study.id), "failing", first.reason)
     ctx.wake()
     return advance(tx, ctx, studies.lock(tx, study.id))
 
 
-def broken(tx: Tx, study: Row) -> bool:
-    """True when the last trials to end all FAILED and none of them reached a report."""
-    last = trials.last_ended(tx.conn, study.id, BREAKER)
-    return len(last) == BREAKER and all(
+def broken_by(tx: Tx, study: Row) -> Row | None:
+    """Returns the first of the last trials to end, if all FAILED before any of them reported."""
+    since = studies.resumed_at(tx.conn, study.id)
+    last = trials.last_ended(tx.conn, study.id, BREAKER, since)
+    broken = len(last) == BREAKER and all(
         row.state == TrialState.FAILED and reports.last_visible(tx.conn, row.id) is None
         for row in last
     )
+    return last[-1] if broken else None
 
 
 def slots(counts: dict[TrialState, int]) -> int:

@@ -86,6 +86,14 @@ def stamp(conn: Connection, study_id: int) -> tuple[int, int]:
     return int(row[0]), int(row[1] or 0)
 
 
+def resumed_at(conn: Connection, study_id: int) -> float:
+    """Returns when the study was last set RUNNING [s since 1970]."""
+    began = sa.select(sa.func.max(events.c.at)).where(
+        events.c.study_id == study_id, events.c.kind == "study_running"
+    )
+    return float(conn.execute(began).scalar() or 0.0)
+
+
 def audit(tx: Tx, study_id: int, kind: str, trial: int | None = None, **detail: Any) -> None:
     """Writes one event of the study or of one of its trials."""
     tx.conn.execute(

@@ -174,11 +174,11 @@ def best(conn: Connection, study_id: int, direction: str, limit: int = 1) -> Seq
     ).all()
 
 
-def last_ended(conn: Connection, study_id: int, limit: int) -> Sequence[Row]:
-    """Returns the trials that ended last, the latest first."""
+def last_ended(conn: Connection, study_id: int, limit: int, since: float) -> Sequence[Row]:
+    """Returns the trials that ended last after `since` [s since 1970], the latest first."""
     return conn.execute(
         sa.select(trials)
-        .where(trials.c.study_id == study_id, trials.c.ended_at.is_not(None))
+        .where(trials.c.study_id == study_id, trials.c.ended_at > since)
         .order_by(trials.c.revision.desc())
         .limit(limit)
     ).all()
