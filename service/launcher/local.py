@@ -187,28 +187,31 @@ class LocalLauncher:
         return Lost(life.name, reason)
 
     def _read(self) -> list[Lost]:
-        """Puts living workers of a server before us into their slots; returns the dead."""
+        """Puts living workers of a server before us into their slots; returns the dead.
+
+        A worker that speaks to another address, or has no slot any more, is ended.
+        """
         try:
             known = json.loads((self._home / "workers.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
         lost = []
         slots = {slot.key: slot for slot in self._slots}
-        for key, said in known.items():
+        for key, said in known["lives"].items():
             life = Life(**said)
             if life.process() is None:
-                life_over = Lost(life.name, "it ended while no server watched")
-                lost.append(life_over)
-            elif key in slots:
+                lost.append(Lost(life.name, "it ended while no server watched"))
+            elif key in slots and known["url"] == self._url:
                 slots[key].life = life
                 logger.info("worker %s goes on (pid %s)", life.name, life.pid)
             else:
-                os.kill(life.pid, signal.SIGTERM)
+                life.kill_group()
+                lost.append(Lost(life.name, "it was started for another address or device"))
         return lost
 
     def _write(self) -> None:
-        known = {slot.key: asdict(slot.life) for slot in self._slots if slot.life}
+        lives = {slot.key: asdict(slot.life) for slot in self._slots if slot.life}
         path = self._home / "workers.json"
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(known), encoding="utf-8")
+        temporary.write_text(json.dumps({"url": self._url, "lives": lives}), encoding="utf-8")
         temporary.replace(path)
