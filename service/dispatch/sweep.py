@@ -25,14 +25,17 @@ def tick(tx: Tx, ctx: Context) -> None:
 
 
 def settle_overdue(tx: Tx, ctx: Context) -> None:
-    """Settles RUNNING trials that hang, or whose lease is over and that no claim may steal."""
+    """Settles RUNNING trials that hang, or whose lease is over and that no claim may steal.
+
+    Only a worker that is heard of can hang: one that is cut off trains on and comes back.
+    """
     for row in trials.overdue(tx.conn, tx.t, tx.t - ctx.lease.stall):
         study = studies.lock(tx, row.study_id)
-        trial = trials.get(tx.conn, row.id)
+        trial = trials.get(tx.conn, row.id, hold=True)
         if trial is None or trial.state != TrialState.RUNNING:
             continue
         over = leases.expired(trial.lease_until_t, tx.t)
-        hung = leases.stalled(trial.progress_t, tx.t, ctx.lease)
+        hung = not over and leases.stalled(trial.progress_t, tx.t, ctx.lease)
         stealable = trial.desired == Desired.RUN and trial.failures < ATTEMPTS - 1
         if hung or (over and not stealable):
             outcome = Outcome.LOST if over else Outcome.HUNG

@@ -35,9 +35,10 @@ def update(tx: Tx, trial_id: int, **values: Any) -> Row:
     ).one()
 
 
-def get(conn: Connection, trial_id: int) -> Row | None:
-    """Returns the trial of this id."""
-    return conn.execute(sa.select(trials).where(trials.c.id == trial_id)).one_or_none()
+def get(conn: Connection, trial_id: int, *, hold: bool = False) -> Row | None:
+    """Returns the trial of this id; `hold` keeps its worker from writing meanwhile."""
+    statement = sa.select(trials).where(trials.c.id == trial_id)
+    return conn.execute(statement.with_for_update() if hold else statement).one_or_none()
 
 
 def by_number(conn: Connection, study_id: int, number: int) -> Row | None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 import sqlalchemy as sa
 
 from service.store.database import Database
 from service.store.migrate import migrate
+from service.store.tables import clock
 from tests.service.world import World
 
 if TYPE_CHECKING:
     from tests.harness.postgres import Postgres
+
+KEPT = {"alembic_version", "version_info", "lmtune_alembic_version"}  # what migrations wrote
 
 
 def _migrated(url: str) -> str:
@@ -46,15 +49,17 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres_template: str, postgres: Postgres) -> str:
-    """The URL of a PostgreSQL database with empty tables."""
-    template = sa.make_url(postgres_template).database
-    fresh = sa.make_url(postgres.database())
-    server = f"host={fresh.host} port={fresh.port} user={fresh.username} dbname=postgres"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f'DROP DATABASE "{fresh.database}"')
-        connection.execute(f'CREATE DATABASE "{fresh.database}" TEMPLATE "{template}"')
-    return fresh.render_as_string(hide_password=False)
+def postgres_url(postgres_template: str) -> str:
+    """The URL of a PostgreSQL database with empty tables; the same one, emptied for every test."""
+    engine = sa.create_engine(postgres_template)
+    names = set(sa.inspect(engine).get_table_names())
+    emptied = "; ".join(f"DELETE FROM {name}" for name in sorted(names - KEPT))  # noqa: S608
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")  # any order
+        connection.exec_driver_sql(emptied)
+        connection.execute(clock.insert().values(id=1, t=0.0, wall=time.time()))
+    engine.dispose()
+    return postgres_template
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -1,0 +1,118 @@
+"""The lease clock: only ticking servers move it, and being away costs no worker its trial."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.dispatch import sweep
+from service.leases import JUMP_SECONDS, TICK_SECONDS, Clock, LeaseTimes, expired, stalled, tick
+from service.store import workers
+from tests.service.world import LEASE, World
+
+WALLS = st.floats(0, 4e9)
+GAPS = st.floats(-1e6, 1e6)
+
+
+@given(WALLS, st.lists(GAPS, max_size=30))
+def test_the_clock_never_goes_back_and_never_outruns_its_ticks(wall, gaps) -> None:
+    clock = Clock(0.0, wall)
+    for gap in gaps:
+        moved, _ = tick(clock, clock.wall + gap)
+        assert clock.t <= moved.t <= clock.t + TICK_SECONDS
+        assert moved.wall == clock.wall + gap
+        clock = moved
+
+
+@given(WALLS, st.floats(0, TICK_SECONDS))
+def test_while_a_server_ticks_lease_time_is_wall_time(wall, gap) -> None:
+    moved, away = tick(Clock(5.0, wall), wall + gap)
+    assert moved.t - 5.0 == pytest.approx(gap, abs=1e-5)
+    assert not away
+
+
+@given(WALLS, GAPS)
+def test_a_jump_or_a_step_back_lifts_leases(wall, gap) -> None:
+    moved, away = tick(Clock(5.0, wall), wall + gap)
+    seen = (wall + gap) - wall  # as the clock can tell, in floating point
+    assert away == (seen > JUMP_SECONDS or seen < 0)
+    if seen < 0:
+        assert moved.t == 5.0
+
+
+def test_a_lease_is_over_after_its_end_only() -> None:
+    assert not expired(10.0, 10.0)
+    assert expired(10.0, 10.001)
+    assert not stalled(0.0, 30.0, LeaseTimes(2))
+    assert stalled(0.0, 30.1, LeaseTimes(2))
+
+
+def test_every_time_follows_the_lease() -> None:
+    times = LeaseTimes(60)
+    assert (times.heartbeat, times.drain, times.stall) == (15, 60, 900)
+
+
+# ------------------------------------------------------------------ on a database
+
+
+def tick_at(world: World, after: float) -> float:
+    """One tick, `after` seconds of wall time after the last; returns lease time."""
+
+    def work(tx):
+        tx.now = workers.read_clock(tx.conn).wall + after
+        sweep.tick(tx, world.ctx)
+        return workers.read_clock(tx.conn).t
+
+    return world.db.write(work)
+
+
+def test_ticks_move_the_row(world: World) -> None:
+    assert [tick_at(world, after) for after in (0.5, 1.0, 3.0)] == pytest.approx([0.5, 1.5, 2.5])
+
+
+@pytest.mark.parametrize("away", [JUMP_SECONDS + 1, 3_600.0, -1.0, -3_600.0])
+def test_a_server_that_was_away_gives_live_leases_their_full_length_again(world, away) -> None:
+    world.open()
+    world.worker().claim()
+    world.advance(LEASE * 0.9)
+    t = tick_at(world, away)
+    assert world.trial().lease_until_t == pytest.approx(t + LEASE)
+
+
+def test_a_lease_that_was_over_before_stays_over(world: World) -> None:
+    world.open()
+    world.worker().claim()
+    until = world.trial().lease_until_t
+    world.advance(LEASE * 1.1)
+    tick_at(world, 3_600.0)
+    assert world.trial().lease_until_t == until
+
+
+def test_a_longer_lease_is_not_shortened(small_world: World) -> None:
+    small_world.open()
+    small_world.worker().claim()
+    small_world.change("trials", {"number": 0}, lease_until_t=500.0)
+    tick_at(small_world, 3_600.0)
+    assert small_world.trial().lease_until_t == 500.0
+
+
+def test_while_no_server_ticks_nothing_expires(world: World) -> None:
+    world.open(budget={"trials": 1})
+    worker = world.worker()
+    worker.claim()
+    server = world.restarted()  # hours later, as far as the wall is concerned
+    tick_at(server, 7 * 3_600.0)
+    server.sweep()
+    assert worker.claim() is None
+    assert server.trial().attempt == 1
+
+
+def test_small_late_ticks_still_expire_a_lease(small_world: World) -> None:
+    """A server that ticks every four seconds moves lease time by one second each."""
+    small_world.open(budget={"trials": 1})
+    worker = small_world.worker()
+    worker.claim()
+    for _ in range(3):
+        tick_at(small_world, 4.0)
+    assert worker.claim().grant.attempt == 2
