@@ -27,7 +27,7 @@ class _Shown:
     def __init__(self, bar: Progress, steps: int, folder: Path) -> None:
         self._bar, self._folder = bar, folder
         self._task = bar.add_task("training", total=steps, loss="")
-        self.last: ReportItem | None = None
+        self.losses: dict[int, float] = {}  # by step
         self.kept: dict[str, tuple[int, Path]] = {}  # the best and the newest: (step, file)
 
     def started(self, environment: Mapping[str, Any], step: int) -> None:
@@ -41,8 +41,7 @@ class _Shown:
 
     def report(self, item: ReportItem) -> None:
         """Prints the evaluation."""
-        self.last = item
-        loss = item.metrics["validation_loss"]
+        loss = self.losses[item.step] = item.metrics["validation_loss"]
         self._bar.update(self._task, loss=f"validation loss {loss:.4f}")
         self._bar.console.print(
             f"step {item.step:>7}  validation loss {loss:.4f}  "
@@ -71,6 +70,8 @@ def train_alone(path: Path, out: Path | None) -> int:
     if recipe.data.sha256 is not None:
         remedy = "name the file: `data: {path: FILE}`"
         raise InvalidInput.of("data.sha256", "an uploaded text cannot be fetched here", remedy)
+    if out is not None and not out.parent.is_dir():
+        raise InvalidInput.of("--out", f"there is no folder {out.parent}", "make it first")
     columns = (TextColumn("{task.fields[loss]}"), BarColumn(), MofNCompleteColumn())
     console = Console(file=sys.stdout)
     text = load_text(recipe.data, Path)
@@ -85,6 +86,6 @@ def train_alone(path: Path, out: Path | None) -> int:
             return 1
         if out is not None:
             shutil.copyfile(dict(shown.kept.values())[result.final_step], out)
-    assert shown.last is not None  # noqa: S101 - every run ends with an evaluation
-    console.print(f"final step {result.final_step}")
+    final = result.final_step
+    console.print(f"step {final} counts: validation loss {shown.losses[final]:.4f} nats per token")
     return 0

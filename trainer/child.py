@@ -8,6 +8,8 @@ Its parent, the supervisor, speaks JSON over a pipe. A crash of a trial ends at 
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import signal
 import sys
 import time
@@ -84,7 +86,7 @@ def train_one(pipe: Pipe, order: Mapping[str, Any]) -> None:
         result = train(recipe, text, reporter, PipeCheckpoints(pipe, Path(order["folder"]), start))
     except CheckpointUnusable as error:
         pipe.send("unusable", reason=str(error))
-    except OSError:
+    except (EOFError, ConnectionError):
         raise  # the parent is gone
     except Exception as error:
         reason = str(error) if isinstance(error, InvalidInput) else f"{error!r}"
@@ -96,17 +98,19 @@ def train_one(pipe: Pipe, order: Mapping[str, Any]) -> None:
 
 
 def serve(pipe: Pipe) -> None:
-    """Trains what it is told to until it is told to quit, or the parent is gone."""
-    pipe.send("ready", device=device.describe(device.choose_device())["device"])
-    while True:
-        try:
-            order = pipe.receive()
-        except EOFError:
-            return
-        if order is None or order["kind"] == "quit":
-            return
+    """Trains what it is told to until it is told to quit; raises EOFError without a parent."""
+    gc.freeze()  # what the imports made stays: the collection after each trial passes over it
+    pipe.send("ready", device=device.choose_device().type)
+    while (order := pipe.receive()) is not None and order["kind"] != "quit":
         if order["kind"] == "train":  # an `end` may come too late for its trial
             train_one(pipe, order)
+            device.release_memory()  # again: a failed trial's frames held it until here
+
+
+def _die_first() -> None:
+    """Where memory runs out, has Linux end this process and not the supervisor or the server."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def main() -> None:
@@ -116,10 +120,9 @@ def main() -> None:
     """
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
-    try:
+    _die_first()
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
         serve(Pipe(Connection(int(sys.argv[1]))))
-    except OSError:
-        return  # the parent is gone
 
 
 if __name__ == "__main__":

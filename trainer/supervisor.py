@@ -21,10 +21,10 @@ import studies
 import trainer
 from studies import wire
 from studies.client import WorkerClient
-from studies.errors import ServerUnreachable, StartupError
-from studies.http import home
+from studies.errors import LmtuneError
 from studies.trial import Outcome
 from trainer.attempt import AttemptRun
+from trainer.cache import TextCache
 from trainer.patience import GaveUp, Patience
 from trainer.warm import Child
 
@@ -57,6 +57,7 @@ class Supervisor:
         self._child = Child()
         self._going = threading.Event()
         self._patience = Patience(_DEFAULT_LEASE, self._going)
+        self._texts = TextCache(client, self._patience)
         self._run: AttemptRun | None = None
         self._idle = False
         self._seq = 0
@@ -72,17 +73,22 @@ class Supervisor:
             while not self._going.is_set():
                 self._child.start()
                 self._work()
-            self._client.goodbye(self._worker_id)
+            self._goodbye()
         except _AskedToGo:
-            logger.info("asked to go before there was anything to release")
+            logger.info("asked to go before it was known to the server")
         except GaveUp as error:
             logger.error("giving up: %s", error)
             return 1
-        except ServerUnreachable as error:
-            logger.warning("could not say goodbye: %s", error)
         finally:
             self._child.close()
         return 0
+
+    def _goodbye(self) -> None:
+        logger.info("asked to go: no trial is held")
+        try:
+            self._client.goodbye(self._worker_id)
+        except LmtuneError as error:
+            logger.warning("could not say goodbye: %s", error)
 
     def _asked(self, number: int, _: object) -> None:
         """Signal handler: the first ask is gentle, the second is not."""
@@ -90,9 +96,10 @@ class Supervisor:
             self._child.kill()
             os._exit(128 + number)
         self._going.set()
-        logger.info("asked to go (signal %s)", number)
         if self._run is not None:
-            self._run.ask(Outcome.PREEMPTED)
+            # In a thread: this one may hold, just now, a lock that the call needs.
+            ask = threading.Thread(target=self._run.ask, args=(Outcome.PREEMPTED,), name="asked")
+            ask.start()
         elif self._idle:
             raise _AskedToGo
 
@@ -131,9 +138,7 @@ class Supervisor:
             self._run.ask(Outcome.PREEMPTED)
         try:
             with tempfile.TemporaryDirectory(prefix="lmtune-") as folder:
-                recipe = grant.recipe.model_dump(mode="json", by_alias=True)
-                text = self._text(grant.recipe.data.sha256)
-                self._run.train(recipe, text, Path(folder))
+                self._run.train(self._texts.fetch, Path(folder))
         finally:
             self._run = None
 
@@ -157,22 +162,6 @@ class Supervisor:
         finally:
             self._idle = False
         return grant
-
-    def _text(self, sha256: str | None) -> Path | None:
-        """Returns the uploaded text in this machine's cache, fetched if it is not there."""
-        if sha256 is None:
-            return None
-        path = home() / "cache" / "data" / sha256
-        if path.exists():
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{sha256}.{os.getpid()}.partial")
-        came = self._patience.call(lambda: self._client.download_data(sha256, partial))
-        if came != sha256:
-            partial.unlink()
-            raise StartupError(f"the server sent another text than {sha256}")
-        partial.replace(path)
-        return path
 
 
 def work(url: str | None, token: str | None, name: str | None) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from multiprocessing import Pipe as make_pipe
 from typing import Any, Final
 
 from studies.errors import StartupError
+from trainer.inbox import Inbox, Message
 from trainer.pipe import Pipe
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ class Child:
 
     def __init__(self) -> None:
         self.device = ""
-        self._inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._inbox = Inbox()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Pipe | None = None
         self._sending = threading.Lock()
@@ -42,7 +43,7 @@ class Child:
         command = [sys.executable, "-m", "trainer.child", str(theirs.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])  # noqa: S603
         theirs.close()
-        self._pipe, self._inbox = Pipe(ours), queue.Queue()
+        self._pipe, self._inbox = Pipe(ours), Inbox()
         threading.Thread(
             target=self._listen, args=(self._pipe, self._inbox), name="listener", daemon=True
         ).start()
@@ -62,16 +63,14 @@ class Child:
             if self._pipe is not None:
                 self._pipe.send(kind, **content)
 
-    def receive(self, wait: float) -> dict[str, Any] | None:
+    def receive(self, wait: float) -> Message | None:
         """Returns the child's next message, or None after `wait` [s]."""
-        try:
-            return self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
-        except queue.Empty:
-            return None
+        return self._inbox.get(wait)
 
     def settle_down(self) -> None:
         """Waits for the end of a trial that was dropped; a child that does not end is killed."""
-        while (message := self.receive(END_SECONDS)) is not None:
+        end = time.monotonic() + END_SECONDS
+        while (message := self.receive(max(0.0, end - time.monotonic()))) is not None:
             if message["kind"] in ("result", "error", "died", "unusable"):
                 return
         logger.warning("the training process does not end its trial; it is started anew")
@@ -93,7 +92,7 @@ class Child:
         except subprocess.TimeoutExpired:
             self.kill()
 
-    def _listen(self, pipe: Pipe, inbox: queue.Queue[dict[str, Any]]) -> None:
+    def _listen(self, pipe: Pipe, inbox: Inbox) -> None:
         """Drains the pipe, so that the child never waits for the server."""
         try:
             while True:
