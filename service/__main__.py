@@ -74,6 +74,7 @@ def serve(
     settings = Settings()
     said = {"host": host or settings.host, "port": settings.port if port is None else port}
     settings = settings.model_copy(update=said)
+    logging.getLogger().setLevel(settings.log_level.upper())
     _check_bind(settings)
     open_home(settings.home)
     with _only_server_of(settings.home), _bind(settings) as listener:
@@ -96,7 +97,7 @@ def reconcile() -> None:
 def main() -> None:
     """Runs the command; what is wrong is said in one line on standard error, with exit code 1."""
     logging.basicConfig(
-        level=os.environ.get("LMTUNE_LOG_LEVEL", "info").upper(),
+        level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("alembic").setLevel(logging.WARNING)
