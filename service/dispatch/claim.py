@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
@@ -11,9 +12,12 @@ from service.dispatch.settle import ATTEMPTS, move
 from service.store import attempts, reports, studies, trials, workers
 from service.store.database import Row, Tx
 from service.store.optuna_rows import BoundStorage
-from studies.errors import NotFound, StaleClaim
+from studies.errors import InvalidInput, NotFound, StaleClaim
+from studies.spec import StudySpec
 from studies.trial import Outcome, StudyState, TrialState
 from studies.wire import PROTOCOL, ClaimBody, Grant, RegisterBody, Registered, Resume
+
+MISFITS: Final = 16  # configurations in a row that fit no recipe, then the claim gets nothing
 
 
 def register(tx: Tx, ctx: Context, body: RegisterBody) -> Registered:
@@ -23,7 +27,15 @@ def register(tx: Tx, ctx: Context, body: RegisterBody) -> Registered:
     return Registered(worker_id=row.id, lease_ms=lease_ms, heartbeat_ms=heartbeat_ms)
 
 
-def first_claim(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant | None:
+@dataclass(frozen=True)
+class Claimed:
+    """What a claim got."""
+
+    grant: Grant | None
+    may_wait: bool  # for a trial to come; a retry may not: it is given nothing new
+
+
+def first_claim(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Claimed:
     """Returns a trial under a claim seen for the first time, or what a retry was given before.
 
     Raises:
@@ -31,8 +43,8 @@ def first_claim(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant 
         StaleClaim: a newer claim of this worker was seen.
     """
     if workers.number_claim(tx, worker_id, body.seq):
-        return _grant_any(tx, ctx, worker_id, body)
-    return _granted_before(tx, ctx, worker_id, body)
+        return Claimed(_grant_any(tx, ctx, worker_id, body), may_wait=True)
+    return Claimed(_granted_before(tx, ctx, worker_id, body), may_wait=False)
 
 
 def waiting_claim(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant | None:
@@ -49,7 +61,7 @@ def hash_token(token: str) -> str:
 
 
 def _granted_before(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant | None:
-    worker = workers.get(tx.conn, worker_id)
+    worker = workers.hold(tx, worker_id)
     if worker is None:
         raise NotFound(f"there is no worker {worker_id}; register again")
     if body.seq < worker.claim_seq:
@@ -81,12 +93,28 @@ def _grant_any(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant |
 def _suggest(tx: Tx, ctx: Context, study: Row) -> Row | None:
     """Returns a new WAITING trial with the sampler's next configuration, while the budget lasts."""
     spec = ctx.studies.spec(study)
-    if lives.slots(studies.counts(tx.conn, study.id)) >= spec.budget.trials:
+    full = lives.slots(studies.counts(tx.conn, study.id)) >= spec.budget.trials
+    if full or study.reason == lives.EXHAUSTED:
         return None
-    trial = create_trial(tx, ctx, study, None)
-    if trial is None:  # a grid that is used up
-        lives.begin_ending(tx, ctx, studies.lock(tx, study.id), "exhausted")
-    return trial
+    for _ in range(MISFITS):
+        trial = create_trial(tx, ctx, studies.lock(tx, study.id), None)
+        if trial is None:
+            lives.exhaust(tx, ctx, study)
+            return None
+        misfit = _misfit(spec, trial)
+        if misfit is None:
+            return trial
+        move(tx, trial, TrialState.CANCELLED, f"does not fit together: {misfit}")
+    return None
+
+
+def _misfit(spec: StudySpec, trial: Row) -> str | None:
+    """Returns why the values of a trial make no recipe; a study is checked at its extremes only."""
+    try:
+        spec.recipe(trial.params, trial.number)
+    except InvalidInput as error:
+        return str(error)
+    return None
 
 
 def create_trial(tx: Tx, ctx: Context, study: Row, fixed: dict[str, Any] | None) -> Row | None:

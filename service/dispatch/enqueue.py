@@ -23,7 +23,7 @@ def enqueue(tx: Tx, ctx: Context, name: str, params: Mapping[str, Any]) -> Row:
     """Returns a new WAITING trial with these values; searched knobs left out are sampled.
 
     Raises:
-        InvalidInput: a value is not in the search space.
+        InvalidInput: a value is not in the search space, or the values do not fit together.
         Conflict: the study takes no more trials.
     """
     study = lives.find(tx, name)
@@ -36,6 +36,7 @@ def enqueue(tx: Tx, ctx: Context, name: str, params: Mapping[str, Any]) -> Row:
         raise Conflict(f"all {spec.budget.trials} trials of the budget are taken")
     trial = create_trial(tx, ctx, study, fixed)
     assert trial is not None  # noqa: S101 - a fixed configuration is always a point
+    spec.recipe(trial.params, trial.number)  # raises where the values make no recipe
     ctx.wake()
     return trial
 

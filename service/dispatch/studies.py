@@ -14,6 +14,7 @@ from studies.errors import Conflict, DuplicateName, InvalidInput, NotFound
 from studies.spec import StudySpec, check
 from studies.trial import STUDY_TRANSITIONS, Desired, StudyState, TrialState
 
+EXHAUSTED: Final = "exhausted"  # the reason of a study whose sampler has no points left
 _LIVE: Final = (TrialState.WAITING, TrialState.RUNNING, TrialState.PAUSED)
 
 
@@ -102,15 +103,20 @@ def archive(tx: Tx, name: str, archived: bool) -> Row:
 
 
 def advance(tx: Tx, ctx: Context, study: Row) -> Row:
-    """Moves a study on where its trials allow it: to ENDING when the budget is used, to ENDED."""
+    """Moves a study on where its trials allow it: to ENDING when none is to come, to ENDED."""
     counts = studies.counts(tx.conn, study.id)
     live = sum(counts.get(state, 0) for state in _LIVE)
     full = slots(counts) >= ctx.studies.spec(study).budget.trials
-    if study.state == StudyState.RUNNING and full and not live:
-        return begin_ending(tx, ctx, study, "budget")
+    if study.state == StudyState.RUNNING and not live and (full or study.reason == EXHAUSTED):
+        return begin_ending(tx, ctx, study, "budget" if full else EXHAUSTED)
     if study.state == StudyState.ENDING and not live:
         return _to(tx, study, StudyState.ENDED, reason=study.reason)
     return study
+
+
+def exhaust(tx: Tx, ctx: Context, study: Row) -> Row:
+    """Records that no points are left to try: the study ends with the trials that it has."""
+    return advance(tx, ctx, studies.update(tx, study.id, reason=EXHAUSTED))
 
 
 def begin_ending(tx: Tx, ctx: Context, study: Row, reason: str) -> Row:

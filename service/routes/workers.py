@@ -55,11 +55,12 @@ async def goodbye(worker_id: int, lmtune: Lmtune) -> None:
 async def claim(
     worker_id: int, body: wire.ClaimBody, request: Request, lmtune: Lmtune
 ) -> wire.Grant | Response:
-    """Grants a trial, waiting up to `wait_ms` for one."""
+    """Grants a trial, waiting up to `wait_ms` for one; a retry does not wait."""
     ctx = lmtune.ctx
-    grant = await lmtune.awrite(lambda tx: claims.first_claim(tx, ctx, worker_id, body))
+    claimed = await lmtune.awrite(lambda tx: claims.first_claim(tx, ctx, worker_id, body))
+    grant = claimed.grant
     deadline = time.monotonic() + body.wait_ms / 1_000
-    while grant is None and await _may_wait(lmtune, request, deadline):
+    while grant is None and claimed.may_wait and await _may_wait(lmtune, request, deadline):
         grant = await lmtune.awrite(lambda tx: claims.waiting_claim(tx, ctx, worker_id, body))
     return grant or Response(status_code=204, headers={"Retry-After": "1"})
 

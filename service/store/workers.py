@@ -29,6 +29,13 @@ def get(conn: Connection, worker_id: int) -> Row | None:
     return conn.execute(sa.select(workers).where(workers.c.id == worker_id)).one_or_none()
 
 
+def hold(tx: Tx, worker_id: int) -> Row | None:
+    """Returns the worker, held until this transaction ends: its claims follow one another."""
+    return tx.conn.execute(
+        sa.select(workers).where(workers.c.id == worker_id).with_for_update()
+    ).one_or_none()
+
+
 def number_claim(tx: Tx, worker_id: int, seq: int) -> bool:
     """Records the claim's number; False when the worker is unknown or has claimed it already."""
     done = tx.conn.execute(

@@ -160,12 +160,14 @@ class Worker:
         self.seq += 1
         return self.claim_as(self.seq)
 
-    def claim_as(self, seq: int, token: str | None = None, world: World | None = None) -> Held:
+    def claim_as(
+        self, seq: int, token: str | None = None, world: World | None = None
+    ) -> Held | None:
         """The claim of this number, again or for the first time."""
         world = world or self.world
         body = self.body(seq, token)
         answer = world.db.write(lambda tx: claim.first_claim(tx, world.ctx, self.id, body))
-        return answer and Held(world, answer, body.lease_token)
+        return answer.grant and Held(world, answer.grant, body.lease_token)
 
     def body(self, seq: int, token: str | None = None) -> wire.ClaimBody:
         drawn = hashlib.md5(f"{self.id} {seq}".encode(), usedforsecurity=False).hexdigest()
