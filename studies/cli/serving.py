@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -111,7 +110,7 @@ class LocalServer:
             process.wait()
 
     def _refuse_second(self) -> None:
-        """Raises StartupError where a server already runs on this home or listens on the port."""
+        """Raises StartupError, with what to do instead, where a server runs on this home."""
         try:
             with self.client() as client:
                 url = client.http.url
@@ -123,9 +122,6 @@ class LocalServer:
                 f"a server already runs on {self._home} at {url}; use `lmtune create FILE` and"
                 " `lmtune watch NAME`, or end it first"
             )
-        host, port = self._env.get("LMTUNE_HOST") or "127.0.0.1", self._env.get("LMTUNE_PORT")
-        if _taken(host, port or "8080"):
-            raise StartupError(f"port {port or 8080} is in use; take another, as --port 8081")
 
     def _start(self) -> None:
         try:
@@ -165,7 +161,7 @@ class LocalServer:
         said = [clean(line).strip() for line in lines if line.strip()]
         status = self._process.returncode if self._process is not None else None
         last = said[-1] if said else f"it ended with status {status} and said nothing"
-        return last.removeprefix("error: ")
+        return last.removeprefix("lmtune-server: ")
 
 
 def _read(path: Path) -> str:
@@ -178,14 +174,3 @@ def _written(path: Path) -> float:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _taken(host: str, port: str) -> bool:
-    """True when somebody listens there."""
-    if port == "0":
-        return False
-    try:
-        with socket.create_connection((host, int(port)), timeout=1.0):
-            return True
-    except (OSError, ValueError, OverflowError):
-        return False

@@ -196,7 +196,11 @@ def one_line(ran: subprocess.CompletedProcess[str], code: int, words: str) -> No
 
 
 def test_a_taken_port_is_said(lmtune: Lmtune, taken: int) -> None:
-    one_line(lmtune("up", "--port", str(taken)), 1, f"port {taken} is in use")
+    one_line(
+        lmtune("up", "--port", str(taken)),
+        1,
+        f"cannot listen on 127.0.0.1:{taken}: Address already in use",
+    )
 
 
 def test_a_home_that_cannot_be_written_is_said(lmtune: Lmtune, tmp_path: Path) -> None:
@@ -208,17 +212,17 @@ def test_a_home_that_cannot_be_written_is_said(lmtune: Lmtune, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "words"),
     [
-        "nonsense",
-        "mysql://u:secret@h/d",
-        "sqlite:////nowhere/x.db",
-        "postgresql+psycopg://u:secret@127.0.0.1:9/d",
+        ("nonsense", "not a database URL"),
+        ("mysql://u:secret@h/d", "names mysql; use sqlite:///FILE or postgresql+psycopg://"),
+        ("sqlite:////nowhere/x.db", "cannot open the database"),
+        ("postgresql+psycopg://u:secret@127.0.0.1:9/d", "Connection refused"),
     ],
 )
-def test_a_broken_database_url_is_said(lmtune: Lmtune, url: str) -> None:
+def test_a_broken_database_url_is_said(lmtune: Lmtune, url: str, words: str) -> None:
     ran = lmtune("up", "--port", str(free_port()), LMTUNE_DATABASE_URL=url)
-    one_line(ran, 1, "")
+    one_line(ran, 1, words)
     assert "secret" not in ran.stderr
     assert "Traceback" not in ran.stderr
 
