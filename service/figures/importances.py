@@ -21,7 +21,7 @@ def importances_data(study: StudyData) -> list[tuple[str, float]]:
 def importances(study: StudyData) -> go.Figure:
     """Returns a bar for each knob."""
     data = importances_data(study)
-    figure = style.figure(max(120, 34 * len(data) + 64) if data else 340)
+    figure = style.figure(max(120, 34 * len(data) + 64) if data else 160)
     if not data:
         return style.note(figure, "Known after a few complete trials")
     names, values = zip(*data, strict=True)

@@ -1,17 +1,18 @@
 // Keeps a page fresh: pushed events, polling where they are cut off, never faster than it can draw.
+// A hidden page listens to nothing: a browser grants one host six connections for all its tabs.
 const PERIOD = 1000; // between two redraws at least [ms]
 const SHARE = 4; // a redraw that takes long waits this many times as long before the next
-const POLL = 5000; // between two polls while events are cut off [ms]
-const REOPEN = 10000; // before events are tried again after the server refused them [ms]
+const POLL = 5000; // between two polls while events are cut off, and after a failed redraw [ms]
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Returns a function that asks for a redraw; redraws also on every pushed change.
  *  `tell` hears "live", "polling" or "lost". */
 export function follow(url, redraw, tell) {
-  let wanted = false;
+  let wanted = false; // something has changed since the last redraw began
   let running = false;
-  let open = false;
+  let source = null;
+  const open = () => source?.readyState === EventSource.OPEN;
 
   async function now() {
     wanted = true;
@@ -20,37 +21,45 @@ export function follow(url, redraw, tell) {
     while (wanted && !document.hidden) {
       wanted = false;
       const start = performance.now();
-      try {
-        await redraw();
-        if (!open) tell("polling");
-      } catch (error) {
-        if (!(error instanceof Error) || error.name !== "Offline") console.warn(error);
-        tell("lost");
-      }
-      await sleep(Math.max(PERIOD, SHARE * (performance.now() - start)));
+      const drawn = await attempt();
+      const spent = performance.now() - start;
+      await sleep(drawn ? Math.max(PERIOD, SHARE * spent) : POLL);
+      wanted ||= !drawn;
     }
     running = false;
   }
 
-  function connect() {
-    const source = new EventSource(url);
-    source.addEventListener("open", () => {
-      open = true;
-      tell("live");
-    });
-    source.addEventListener("changed", now);
-    source.addEventListener("error", () => {
-      open = false;
+  async function attempt() {
+    try {
+      await redraw();
+      tell(open() ? "live" : "polling");
+      return true;
+    } catch (error) {
+      if (error.name !== "Offline") console.warn(error);
       tell("lost");
-      if (source.readyState === EventSource.CLOSED) setTimeout(connect, REOPEN);
-    });
-    addEventListener("pagehide", () => source.close(), { once: true });
+      return false;
+    }
   }
 
-  document.addEventListener("visibilitychange", () => !document.hidden && now());
+  function listen() {
+    source?.close();
+    source = document.hidden ? null : new EventSource(url);
+    source?.addEventListener("open", () => tell("live"));
+    source?.addEventListener("changed", now);
+    source?.addEventListener("error", () => tell("lost"));
+  }
+
+  function poll() {
+    if (document.hidden || open()) return;
+    if (source?.readyState === EventSource.CLOSED) listen(); // refused, not cut: try again
+    now();
+  }
+
+  document.addEventListener("visibilitychange", () => (listen(), now()));
+  addEventListener("pagehide", () => source?.close());
   addEventListener("pageshow", (event) => event.persisted && location.reload());
-  setInterval(() => !open && now(), POLL);
-  connect();
+  setInterval(poll, POLL);
+  listen();
   now();
   return now;
 }
