@@ -20,6 +20,7 @@ from studies.errors import NotFound, Unavailable
 
 PERIOD: Final = 0.5  # between two looks [s]
 _PING: Final = 15  # between two signs of life, for proxies that cut what is silent [s]
+_GRACE: Final = 1.0  # for a stream to end by itself when the server goes down [s]
 _LISTED: Final = 50  # the newest studies, whose changes the overview hears of
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
@@ -40,7 +41,7 @@ async def study_events(name: str, read: Read) -> EventSourceResponse:
             seen.update(revision=revision, reports=reports, state=view.state.value, counts=counts)
         return dict(seen)
 
-    return EventSourceResponse(changes(look), ping=_PING)
+    return _stream(look)
 
 
 @router.get("/events", response_class=EventSourceResponse)
@@ -52,18 +53,31 @@ async def all_events(read: Read) -> EventSourceResponse:
         workers = {worker.name: worker.state for worker in read.workers()}
         return {"studies": studies, "workers": workers}
 
-    return EventSourceResponse(changes(look, period=2 * PERIOD), ping=_PING)
+    return _stream(look, period=2 * PERIOD)
 
 
-async def changes(look: Look, period: float = PERIOD) -> AsyncIterator[ServerSentEvent]:
+def _stream(look: Look, period: float = PERIOD) -> EventSourceResponse:
+    closing = anyio.Event()  # set when the server goes down: the stream then ends by itself
+    return EventSourceResponse(
+        changes(look, closing, period),
+        ping=_PING,
+        shutdown_event=closing,
+        shutdown_grace_period=_GRACE,
+    )
+
+
+async def changes(
+    look: Look, closing: anyio.Event, period: float = PERIOD
+) -> AsyncIterator[ServerSentEvent]:
     """Yields an event whenever `look` returns something else, and once at the start.
 
     Args:
         look: reads the present state; called in a thread. A server that is busy is asked again.
+        closing: ends the events.
         period: between two looks [s].
     """
     last: dict[str, Any] | None = None
-    while True:
+    while not closing.is_set():
         try:
             now = await to_thread.run_sync(look)
         except Unavailable:
@@ -73,4 +87,5 @@ async def changes(look: Look, period: float = PERIOD) -> AsyncIterator[ServerSen
         if now != last:
             last = now
             yield ServerSentEvent(data=json.dumps(now), event="changed")
-        await anyio.sleep(period)
+        with anyio.move_on_after(period):
+            await closing.wait()

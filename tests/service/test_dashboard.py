@@ -216,7 +216,7 @@ def taken(look, count, act=lambda n: None):
 
     async def take():
         found = []
-        stream = events.changes(look, period=0.001)
+        stream = events.changes(look, anyio.Event(), period=0.001)
         async for event in stream:
             found.append(json.loads(event.data))
             act(len(found))
@@ -252,6 +252,15 @@ def test_events_outlive_a_busy_database_and_end_with_the_study():
         return answer
 
     assert taken(look, 3) == [{"n": 1}, {"n": 2}]
+
+
+def test_events_end_when_the_server_goes_down():
+    async def close():
+        closing = anyio.Event()
+        async for _ in events.changes(dict, closing, period=60):
+            closing.set()
+
+    anyio.run(close)
 
 
 def test_events_of_an_unknown_study_are_a_404(client):
