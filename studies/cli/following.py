@@ -167,7 +167,8 @@ def _status_line(picture: Picture, waited: float) -> str:
     busy = sum(worker.state == "busy" for worker in picture.workers)
     if not picture.workers:
         return "no worker is connected yet" if waited > _WORKER_DUE else "waiting for a worker"
-    said = f"{len(picture.workers)} workers, {busy} busy"
+    count = len(picture.workers)
+    said = f"{count} worker{'s' if count > 1 else ''}, {busy} busy"
     if picture.tokens_per_second:
         said += f", {picture.tokens_per_second:,.0f} tokens/s"
     return said

@@ -44,11 +44,11 @@ def print_json(value: Any) -> None:
 
 
 def cell(value: Any) -> str:
-    """Returns a value as a table shows it: four significant digits, nothing for None."""
+    """Returns a value as a table shows it: five significant digits, nothing for None."""
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.5g}"
     return written(value)
 
 

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from studies.cli import exits, shown
 from studies.cli.context import Corpus
 from studies.cli.following import follow, outcome
-from studies.cli.output import say
+from studies.cli.output import console, say
 from studies.cli.serving import LocalServer
 from studies.cli.sources import Source, open_source
 from studies.client import Client
@@ -59,6 +59,8 @@ def up(  # noqa: PLR0913 - its options
 
 def _run(source: Source, local: LocalServer, once: bool) -> int:
     """Runs the study on the server; returns the exit code."""
+    if console().is_terminal:
+        say(f"starting the server, {local.log} ...")
     with local, local.client() as client:
         try:
             study = _open_study(client, source)
