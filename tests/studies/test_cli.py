@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from studies import wire
 from studies.corpus import text_sha256
-from studies.spec import load_recipe
 from studies.trial import StudyState, TrialState
 from tests.studies.conftest import Run
 from tests.studies.documents import small
@@ -282,60 +278,6 @@ def test_data_add_prints_the_hash_and_list_shows_it(
     assert run("data", "add", str(path)).out == text_sha256(TEXT) + "\n"
     assert text_sha256(TEXT) in run("data", "list").out
     assert run("data", "add", str(tmp_path / "none.txt")).code == 2
-
-
-def test_export_csv_has_a_column_for_each_knob_and_no_formula(run: Run, fake: FakeServer) -> None:
-    view = fake.ended(small())
-    fake.trials["small"][0] = trial(view, 0, worker="=cmd()", value=float("-inf"), reason="-1+1")
-    rows = list(csv.DictReader(io.StringIO(run("export", "small", "--format", "csv").out)))
-    assert [row["number"] for row in rows] == ["0", "1"]
-    assert rows[1]["learning_rate"] == "0.01"
-    assert (rows[0]["worker"], rows[0]["reason"]) == ("'=cmd()", "'-1+1")
-    assert rows[0]["value"] == "-Infinity"
-
-
-def test_export_json_has_every_trial_whole(run: Run, fake: FakeServer, tmp_path: Path) -> None:
-    fake.ended(small())
-    path = tmp_path / "out.json"
-    assert run("export", "small", "-o", str(path)).out == ""
-    document = json.loads(path.read_text())
-    details = [wire.TrialDetail.model_validate(t) for t in document["trials"]]
-    assert details == fake.trials["small"]
-    assert run("export", "small", "-o", str(tmp_path / "none" / "x")).code == 1
-
-
-def recipe_of(tmp_path: Path, text: str) -> Any:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(text)
-    return load_recipe(path)
-
-
-def test_export_recipe_is_the_best_trials_whole_recipe(
-    run: Run, fake: FakeServer, tmp_path: Path
-) -> None:
-    fake.ended(small())
-    ran = run("export", "small", "--format", "recipe")
-    assert recipe_of(tmp_path, ran.out) == fake.trials["small"][1].recipe
-    assert ran.out.startswith("# small, trial 1: COMPLETE, validation_loss 2.5000\n")
-    zero = run("export", "small", "--format", "recipe", "--trial", "0")
-    assert recipe_of(tmp_path, zero.out) == fake.trials["small"][0].recipe
-
-
-def test_an_exported_recipe_names_its_text_by_path_when_it_is_given(
-    run: Run, fake: FakeServer, tmp_path: Path
-) -> None:
-    fake.ended(small(data={"sha256": text_sha256(TEXT)}))
-    ran = run("export", "small", "--format", "recipe")
-    assert "--data FILE" in ran.err
-    assert recipe_of(tmp_path, ran.out).data.sha256 == text_sha256(TEXT)
-    text, other = tmp_path / "a.txt", tmp_path / "b.txt"
-    text.write_text(TEXT)
-    other.write_text(TEXT + "x")
-    ran = run("export", "small", "--format", "recipe", "--data", str(text))
-    assert (ran.code, ran.err) == (0, "")
-    assert recipe_of(tmp_path, ran.out).data.path == str(text)
-    assert run("export", "small", "--format", "recipe", "--data", str(other)).code == 2
-    assert run("export", "small", "--format", "csv", "--data", str(text)).code == 2
 
 
 def test_what_others_wrote_cannot_steer_the_terminal(run: Run, fake: FakeServer) -> None:
