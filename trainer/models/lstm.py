@@ -15,7 +15,6 @@ from studies.recipe import ModelRecipe
 from trainer.models.base import LanguageModel, State
 
 FORGET_BIAS: Final = 1.0  # remember at first; Jozefowicz et al. 2015, section 2.2
-EMBEDDING_RANGE: Final = 0.1  # uniform +-; AWD-LSTM, arXiv:1708.02182, section 5
 
 
 class LSTM(LanguageModel):
@@ -40,8 +39,14 @@ class LSTM(LanguageModel):
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        """Sets what differs from torch's own start, uniform +-1/sqrt(H)."""
-        nn.init.uniform_(self.embedding.weight, -EMBEDDING_RANGE, EMBEDDING_RANGE)
+        """Sets what differs from torch's own start: N(0, 1) embeddings, the rest +-1/sqrt(H).
+
+        Small embeddings (+-0.1, AWD-LSTM) learn slower: 1.83 against 1.71 nats per character after
+        600 steps on Tiny Shakespeare (measured, docs/decisions). As output weights N(0, 1) would
+        be far too large, so tied ones are scaled down.
+        """
+        if self.output.weight is self.embedding.weight:
+            nn.init.normal_(self.embedding.weight, std=self.embedding.embedding_dim**-0.5)
         nn.init.zeros_(self.output.bias)
         for layer in self.layers:
             width = layer.hidden_size  # gates stand in the order input, forget, cell, output
