@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -106,11 +106,12 @@ def trial_curve(metrics: Mapping[str, Sequence[Point]], baseline: float | None) 
     return figure.update_layout(xaxis={"title": {"text": "step"}, "rangemode": "tozero"})
 
 
-def _trace(role: str, curves: Iterable[Curve], *, marked: bool) -> go.Scatter:
+def _trace(role: str, curves: Sequence[Curve], *, marked: bool) -> go.Scatter:
     """Returns one trace for all curves of a role; a gap stands between two of them."""
     x: list[int | None] = []
     y: list[float | None] = []
     numbers: list[int | None] = []
+    crowd = len(curves) > style.CROWD
     for curve in curves:
         x += [*(step for step, _ in curve.points), None]
         y += [*(value for _, value in curve.points), None]
@@ -122,7 +123,7 @@ def _trace(role: str, curves: Iterable[Curve], *, marked: bool) -> go.Scatter:
         width={"best": 3.0, "running": 2.2}.get(role, 1.4),
         mode="lines+markers" if marked or role == "running" else "lines",
         marker={"size": 6 if role == "best" else 4, "color": style.COLOURS[role]},
-        opacity=0.55 if role in ("pruned", "cancelled", "failed") else 0.85,
+        opacity=0.25 if crowd else 0.55 if role in ("pruned", "cancelled", "failed") else 0.85,
         x=x,
         y=y,
         customdata=numbers,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from service.figures import style
 from service.figures.data import StudyData, shown, window
-from studies.space import CategoricalParam, Param, Scalar
+from studies.space import CategoricalParam, FloatParam, IntParam, Param, Scalar
 from studies.trial import TrialState
 
 _STATES: Final = (TrialState.PRUNED, TrialState.COMPLETE)
@@ -22,12 +22,11 @@ Cell = tuple[Scalar, float, int]  # the knob's value, the objective, the trial's
 
 @dataclass(frozen=True)
 class Panel:
-    """One knob's panel; `categories` is the order of a choice's values, else empty."""
+    """One knob's panel: its name, plotly's axis for it, and its points by role, the front last."""
 
     name: str
-    axis: Literal["log", "linear", "category"]
-    categories: list[str]
-    points: dict[str, list[Cell]]  # by role, the front last
+    axis: dict[str, Any]
+    points: dict[str, list[Cell]]
 
 
 def slices_data(study: StudyData) -> list[Panel]:
@@ -42,7 +41,7 @@ def slices_data(study: StudyData) -> list[Panel]:
                 role = "best" if trial is best else style.role_of(trial.state)
                 value = trial.params[param.name]
                 points[role].append((_cell(param, value), trial.score, trial.number))
-        panels.append(Panel(param.name, _axis(param), _categories(param), points))
+        panels.append(Panel(param.name, _axis(param), points))
     return panels
 
 
@@ -86,23 +85,29 @@ def _add_panel(figure: go.Figure, panel: Panel, row: int, column: int, *, legend
             hovertemplate="trial %{customdata}<br>%{x}<br>%{y:.4g}<extra>" + role + "</extra>",
         )
         figure.add_trace(trace, row=row, col=column)
-    axis: dict[str, object] = {"type": panel.axis, "title": {"text": panel.name}}
-    if panel.axis == "category":
-        axis |= {"categoryorder": "array", "categoryarray": panel.categories}
-        axis["range"] = [-0.5, len(panel.categories) - 0.5]
-    elif panel.axis == "log":
-        axis |= {"exponentformat": "e", "dtick": 1}
-    figure.update_xaxes(**axis, row=row, col=column)
+    figure.update_xaxes(title={"text": panel.name}, row=row, col=column, **panel.axis)
 
 
-def _axis(param: Param) -> Literal["log", "linear", "category"]:
+def _axis(param: Param) -> dict[str, Any]:
+    """Returns the axis over everything that is searched, not only over what was tried."""
     if isinstance(param, CategoricalParam):
-        return "category"
-    return "log" if getattr(param, "log", False) else "linear"
-
-
-def _categories(param: Param) -> list[str]:
-    return [str(c) for c in param.choices] if isinstance(param, CategoricalParam) else []
+        order = [str(choice) for choice in param.choices]
+        ends = [-0.5, len(order) - 0.5]
+        return {
+            "type": "category",
+            "range": ends,
+            "categoryorder": "array",
+            "categoryarray": order,
+        }
+    assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds
+    low, high = float(param.low), float(param.high)
+    if param.log:
+        low, high = math.log10(low), math.log10(high)
+    margin = 0.06 * (high - low)
+    axis: dict[str, Any] = {"type": "linear", "range": [low - margin, high + margin], "nticks": 6}
+    if param.log:
+        axis |= {"type": "log", "exponentformat": "e", "dtick": math.ceil((high - low) / 4)}
+    return axis
 
 
 def _cell(param: Param, value: Scalar) -> Scalar:

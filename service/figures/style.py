@@ -24,6 +24,7 @@ COLOURS: Final = {
     "cancelled": "#97a0b0",
     "baseline": "#7c4dbd",
 }
+CROWD: Final = 200  # points or curves of one role that hide one another; by eye
 INK: Final = "#3d4759"
 GRID: Final = "#e3e7ee"
 FONT: Final = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', sans-serif"
@@ -58,13 +59,14 @@ def figure(height: int, **layout: Any) -> go.Figure:
 
 
 def dots(role: str, name: str, **trace: Any) -> go.Scatter:
-    """Returns a trace of points in the colour of the role."""
+    """Returns a trace of points in the colour of the role; a crowd of them is drawn lighter."""
+    crowd = len(trace["x"]) > CROWD
     symbol = {"best": "star", "failed": "x", "cancelled": "x", "running": "circle-open"}
     marker = {
         "color": COLOURS[role],
-        "size": 13 if role == "best" else 7,
+        "size": 13 if role == "best" else 5 if crowd else 7,
         "symbol": symbol.get(role, "circle"),
-        "opacity": 0.75 if role in ("pruned", "cancelled") else 0.9,
+        "opacity": 0.5 if crowd else 0.75 if role in ("pruned", "cancelled") else 0.9,
     }
     return go.Scatter(mode="markers", name=name, marker=marker, meta={"role": role}, **trace)
 

@@ -162,7 +162,7 @@ def test_a_slice_shows_a_conditional_knob_only_where_it_was_set():
     assert by_name["lambda"].points["best"] == [(1e-4, 1.0, 1)]
     assert by_name["lambda"].points["complete"] == []
     assert by_name["learning_rate"].points["complete"] == [(1e-3, 2.0, 0)]
-    axes = {name: panel.axis for name, panel in by_name.items()}
+    axes = {name: panel.axis["type"] for name, panel in by_name.items()}
     assert axes == {
         "learning_rate": "log",
         "regularizer": "category",
