@@ -94,8 +94,14 @@ def checkpoint(tx: Tx, ctx: Context, key: AttemptKey, body: wire.CheckpointBody)
 
 
 def resume(tx: Tx, ctx: Context, key: AttemptKey, body: wire.ResumeBody) -> Decision:
-    """Records that the attempt starts below the checkpoint it was given, which is marked bad."""
+    """Records that the attempt starts below the checkpoint it was given, which is marked bad.
+
+    Raises:
+        Conflict: the attempt has reported already.
+    """
     trial = _fenced(tx, ctx, key)
+    if reports.any_of(tx.conn, key.trial_id, key.attempt):
+        raise Conflict("resume comes before the attempt's first report")
     step = body.step or 0
     attempts.mark_bad(tx, key.trial_id, step)
     reports.supersede(tx, key.trial_id, step)
@@ -112,12 +118,12 @@ def finish(tx: Tx, ctx: Context, key: AttemptKey, body: wire.FinishBody) -> wire
         Unreported: `ok` without a visible report at `final_step`.
     """
     said = body.model_dump(mode="json")
+    study = studies.lock(tx, _study_of(tx, key).id)
     before = attempts.get(tx.conn, key.trial_id, key.attempt)
     if before is not None and before.lease_hash == key.lease_hash and before.finish is not None:
         if before.finish["said"] == said:
             return wire.FinishAnswer.model_validate(before.finish["answer"])
         raise Conflict("this attempt has ended with another finish")
-    study = studies.lock(tx, _study_of(tx, key).id)
     trial = _fenced(tx, ctx, key)
     _check_finish(tx, trial, body)
     moved = settle(tx, trial, body.outcome, body.final_step, body.reason, said)
@@ -226,7 +232,7 @@ def _decide(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> Dec
 def _judged(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> schedulers.Judged:
     """Returns what the scheduler may see of this report, in values to be minimised."""
     sign = 1.0 if spec.objective.direction == "minimize" else -1.0
-    others = reports.values_at(
+    others = reports.at_step(
         tx.conn, trial.study_id, step, trial.id, complete_only=spec.scheduler.kind == "median"
     )
     own = [sign * objective(row) for row in reports.visible(tx.conn, trial.id)]
@@ -235,7 +241,7 @@ def _judged(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> sch
         step=step,
         value=sign * value,
         own=[*own, sign * value],
-        others=[math.nan if other is None else sign * other for other in others],
+        others=[sign * objective(row) for row in others],
         complete=complete,
     )
 

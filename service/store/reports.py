@@ -58,11 +58,20 @@ def last_visible(conn: Connection, trial_id: int) -> Row | None:
     ).one_or_none()
 
 
-def values_at(
+def any_of(conn: Connection, trial_id: int, attempt: int) -> bool:
+    """True when the attempt has stored a report."""
+    statement = sa.select(reports.c.id).where(
+        reports.c.trial_id == trial_id, reports.c.attempt == attempt
+    )
+    return conn.execute(statement.limit(1)).first() is not None
+
+
+def at_step(
     conn: Connection, study_id: int, step: int, but: int, *, complete_only: bool
-) -> list[float | None]:
-    """Returns the visible values of the study's other trials at a step; None is not finite."""
-    statement = sa.select(reports.c.value).where(
+) -> Sequence[Row]:
+    """Returns the value and special of the visible reports of the study's other trials there."""
+    columns: list[Any] = [reports.c.value, reports.c.special]
+    statement = sa.select(*columns).where(
         reports.c.study_id == study_id,
         reports.c.step == step,
         reports.c.superseded.is_(False),
@@ -72,7 +81,7 @@ def values_at(
         statement = statement.join(trials, trials.c.id == reports.c.trial_id).where(
             trials.c.state == TrialState.COMPLETE
         )
-    return list(conn.execute(statement).scalars())
+    return conn.execute(statement).all()
 
 
 def curves(conn: Connection, study_id: int) -> Sequence[sa.Row[int, int, float | None]]:

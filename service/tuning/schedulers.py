@@ -21,7 +21,7 @@ class Judged:
     """What a scheduler sees when a trial reports; every value is to be minimised.
 
     `others` are the other trials' values at this step: of all trials for asha, of COMPLETE ones
-    for median; values that are not finite are NaN.
+    for median.
     """
 
     step: int

@@ -69,9 +69,9 @@ def either_url(request: pytest.FixtureRequest) -> str:
 
 
 def _world(url: str) -> Iterator[World]:
-    database = Database(url)
-    yield World(database)
-    database.close()
+    made = World(Database(url))
+    yield made
+    made.close()
 
 
 @pytest.fixture

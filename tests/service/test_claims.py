@@ -88,7 +88,9 @@ def test_an_unknown_worker_is_told_to_register(small_world: World) -> None:
 
 
 def test_the_same_registration_is_one_worker(world: World) -> None:
-    assert world.worker("a").id == world.worker("a").id != world.worker("b").id
+    ids = [world.worker(name).id for name in ("a", "b", "a")]
+    assert ids[0] == ids[2] != ids[1]
+    assert len(world.rows("workers")) == 2
 
 
 # ------------------------------------------------------------------ order

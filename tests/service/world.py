@@ -6,11 +6,13 @@ Time is a row here too: `advance` moves the lease clock, nothing sleeps.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
+from optuna.storages import RDBStorage
 
 from service.dispatch import claim, enqueue, report, studies, sweep
 from service.dispatch.context import Context, Studies
@@ -50,6 +52,8 @@ class World:
     def __init__(self, database: Database) -> None:
         self.db = database
         self.rings = 0
+        self._workers: dict[str, Worker] = {}
+        self._closing: list[Callable[[], None]] = []
         self.ctx = Context(database, LeaseTimes(LEASE), wake=self._ring)
         self.reading = Reading(self.ctx)
 
@@ -88,7 +92,8 @@ class World:
         body = wire.RegisterBody(
             name=name, host="box", pid=1, device="cpu", protocol=wire.PROTOCOL, code_hash="c"
         )
-        return Worker(self, self.db.write(lambda tx: claim.register(tx, self.ctx, body)).worker_id)
+        known = self.db.write(lambda tx: claim.register(tx, self.ctx, body))
+        return self._workers.setdefault(name, Worker(self, known.worker_id))
 
     # what time does
 
@@ -137,8 +142,15 @@ class World:
         self.db.write(lambda tx: tx.conn.execute(statement).rowcount)
 
     def optuna(self, name: str = "study") -> optuna.Study:
-        """The study as plain Optuna opens it."""
-        return optuna.load_study(study_name=name, storage=self.url)
+        """The study as plain Optuna opens it, anew."""
+        storage = RDBStorage(self.url)
+        self._closing.append(storage.engine.dispose)
+        return optuna.load_study(study_name=name, storage=storage)
+
+    def close(self) -> None:
+        self.db.close()
+        for close in self._closing:
+            close()
 
     @property
     def url(self) -> str:
@@ -204,7 +216,10 @@ class Held:
         return self._call(report.heartbeat, body)
 
     def report(self, *points: tuple[int, float]) -> wire.ReportAnswer:
-        return self._call(report.record_report, wire.ReportBody(items=items(*points)))
+        return self.send(items(*points))
+
+    def send(self, reports: list[wire.ReportItem]) -> wire.ReportAnswer:
+        return self._call(report.record_report, wire.ReportBody(items=reports))
 
     def checkpoint(self, step: int, last: int | None = None, content: str = "") -> Decision:
         """Uploads a blob (its row) and points at it."""
