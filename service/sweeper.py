@@ -18,7 +18,6 @@ from service.dispatch import sweep
 from service.dispatch.context import Context
 from service.launcher.base import Launcher, Lost
 from service.leases import TICK_SECONDS
-from service.store import blobs
 from service.store.database import Tx
 
 logger = logging.getLogger(__name__)
@@ -71,10 +70,10 @@ class Sweeper:
             self._ctx.database.write(partial(sweep.worker_lost, ctx=self._ctx, lost=worker))
 
     def _collect(self) -> None:
-        """Removes blobs in three steps, so that a crash between them loses nothing."""
+        """Removes blobs that nothing points at; a crash in the middle leaves them dying."""
         for sha256 in self._ctx.database.write(lambda tx: sweep.mark_unused_blobs(tx, self._ctx)):
-            self._blobs.remove(sha256)
-            self._ctx.database.write(partial(blobs.drop_dying, sha256=sha256))
+            collect = partial(sweep.collect_blob, sha256=sha256, remove=self._blobs.remove)
+            self._ctx.database.write(collect)
 
     def _run(self) -> None:
         while not self._stopped.wait(TICK_SECONDS):

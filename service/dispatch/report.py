@@ -85,7 +85,7 @@ def checkpoint(tx: Tx, ctx: Context, key: AttemptKey, body: wire.CheckpointBody)
     last = body.last_report_step
     if last and reports.visible_at(tx.conn, key.trial_id, last) is None:
         raise Unreported(f"send the report of step {last} before the checkpoint")
-    if blobs.get(tx.conn, body.sha256) is None:
+    if not blobs.take(tx, body.sha256):
         raise BlobMissing(f"upload {body.sha256} before pointing at it")
     attempts.add_checkpoint(tx, trial_id=key.trial_id, attempt=key.attempt, **body.model_dump())
     attempts.keep_newest_checkpoints(tx, key.trial_id, KEPT_WHILE_LIVE)

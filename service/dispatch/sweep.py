@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from service import leases
@@ -79,3 +80,9 @@ def worker_gone(tx: Tx, worker_id: int) -> None:
 def mark_unused_blobs(tx: Tx, ctx: Context) -> list[str]:
     """Returns the hashes of checkpoint blobs that nothing points at, marked dying."""
     return blobs.mark_dying(tx, tx.now - UNPOINTED_LEASES * ctx.lease.lease)
+
+
+def collect_blob(tx: Tx, sha256: str, remove: Callable[[str], None]) -> None:
+    """Removes a blob that is still dying; one that was uploaded again meanwhile lives on."""
+    if blobs.drop_dying(tx, sha256):
+        remove(sha256)

@@ -11,7 +11,7 @@ from service.dispatch.reading import data_view
 from service.routes.parts import Lmtune, Parts
 from service.store import blobs
 from studies import wire
-from studies.errors import NotFound
+from studies.errors import NotFound, Unavailable
 from studies.recipe import SHA256
 
 router = APIRouter(prefix="/api/v1", tags=["data"])
@@ -62,6 +62,8 @@ async def _receive(
     """Stores the body, durable before its row is."""
     size = await lmtune.blobs.receive(sha256, request.stream(), lmtune.max_blob_bytes)
     await lmtune.awrite(lambda tx: blobs.add(tx, sha256=sha256, kind=kind, name=name, bytes=size))
+    if not lmtune.blobs.path(sha256).exists():  # an unused one of this hash was just collected
+        raise Unavailable("upload it again")
 
 
 def _send(lmtune: Parts, sha256: str, kind: str) -> FileResponse:

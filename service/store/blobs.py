@@ -18,6 +18,12 @@ def get(conn: Connection, sha256: str) -> Row | None:
     ).one_or_none()
 
 
+def take(tx: Tx, sha256: str) -> bool:
+    """Keeps a live blob from being collected until this transaction ends; False if it is gone."""
+    statement = sa.select(blobs.c.sha256).where(blobs.c.sha256 == sha256, blobs.c.state == "live")
+    return tx.conn.execute(statement.with_for_update(read=True)).first() is not None
+
+
 def add(tx: Tx, **values: Any) -> None:
     """Makes a blob live; one that is live stays as it is, a dying one is revived."""
     tx.conn.execute(insert_once(tx, blobs).values(created_at=tx.now, state="live", **values))
@@ -39,21 +45,17 @@ def texts(conn: Connection) -> Sequence[Row]:
 
 def mark_dying(tx: Tx, before: float, limit: int = 100) -> list[str]:
     """Marks checkpoint blobs made before `before` that nothing points at; returns their hashes."""
-    unpointed = (
-        sa.select(blobs.c.sha256)
-        .where(
-            blobs.c.kind == "checkpoint",
-            blobs.c.created_at < before,
-            ~sa.exists().where(checkpoints.c.sha256 == blobs.c.sha256),
-        )
-        .limit(limit)
-    )
-    hashes = list(tx.conn.execute(unpointed).scalars())
-    if hashes:
-        tx.conn.execute(blobs.update().where(blobs.c.sha256.in_(hashes)).values(state="dying"))
-    return hashes
+    unpointed = ~sa.exists().where(checkpoints.c.sha256 == blobs.c.sha256)
+    old = sa.and_(blobs.c.kind == "checkpoint", blobs.c.created_at < before)
+    held = sa.select(blobs.c.sha256).where(old, unpointed).limit(limit)
+    hashes = list(tx.conn.execute(held.with_for_update(skip_locked=True)).scalars())
+    if not hashes:
+        return []
+    marked = blobs.update().where(blobs.c.sha256.in_(hashes), unpointed).values(state="dying")
+    return list(tx.conn.execute(marked.returning(blobs.c.sha256)).scalars())
 
 
-def drop_dying(tx: Tx, sha256: str) -> None:
-    """Forgets a dying blob whose file is gone."""
-    tx.conn.execute(blobs.delete().where(blobs.c.sha256 == sha256, blobs.c.state == "dying"))
+def drop_dying(tx: Tx, sha256: str) -> bool:
+    """Forgets a blob if it is still dying; True if it was."""
+    dying = blobs.delete().where(blobs.c.sha256 == sha256, blobs.c.state == "dying")
+    return tx.conn.execute(dying).rowcount == 1
