@@ -1,0 +1,87 @@
+"""The folder of blobs: a file appears whole under its hash, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from service.blobs import BlobFolder
+from studies.errors import InvalidInput, StartupError, TooLarge
+
+CHUNKS = [b"hello ", b"wor", b"ld"]
+DIGEST = hashlib.sha256(b"hello world").hexdigest()
+
+
+async def stream(*chunks: bytes, fails: Exception | None = None) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    if fails is not None:
+        raise fails
+
+
+def receive(folder: BlobFolder, digest: str, chunks: AsyncIterator[bytes], cap: int = 100) -> int:
+    return asyncio.run(folder.receive(digest, chunks, cap))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> BlobFolder:
+    return BlobFolder(tmp_path / "blobs")
+
+
+def files(folder: BlobFolder) -> list[Path]:
+    return [path for path in folder.folder.rglob("*") if path.is_file()]
+
+
+def test_what_came_lies_under_its_hash(folder: BlobFolder) -> None:
+    assert receive(folder, DIGEST, stream(*CHUNKS)) == 11
+    assert folder.path(DIGEST).read_bytes() == b"hello world"
+    assert files(folder) == [folder.path(DIGEST)]
+
+
+def test_the_same_again_is_no_error(folder: BlobFolder) -> None:
+    for _ in range(2):
+        receive(folder, DIGEST, stream(*CHUNKS))
+    assert files(folder) == [folder.path(DIGEST)]
+
+
+def test_another_hash_leaves_nothing(folder: BlobFolder) -> None:
+    with pytest.raises(InvalidInput, match=DIGEST):
+        receive(folder, "0" * 64, stream(*CHUNKS))
+    assert files(folder) == []
+
+
+def test_more_than_the_cap_leaves_nothing(folder: BlobFolder) -> None:
+    with pytest.raises(TooLarge, match="10 bytes"):
+        receive(folder, DIGEST, stream(*CHUNKS), cap=10)
+    assert files(folder) == []
+    assert receive(folder, DIGEST, stream(*CHUNKS), cap=11) == 11
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(folder: BlobFolder) -> None:
+    with pytest.raises(ConnectionError):
+        receive(folder, DIGEST, stream(b"hello ", fails=ConnectionError()))
+    assert files(folder) == []
+
+
+def test_a_wrong_upload_does_not_harm_the_right_one(folder: BlobFolder) -> None:
+    receive(folder, DIGEST, stream(*CHUNKS))
+    with pytest.raises(InvalidInput):
+        receive(folder, DIGEST, stream(b"evil"))
+    assert folder.path(DIGEST).read_bytes() == b"hello world"
+
+
+def test_removing_twice_is_no_error(folder: BlobFolder) -> None:
+    receive(folder, DIGEST, stream(*CHUNKS))
+    folder.remove(DIGEST)
+    folder.remove(DIGEST)
+    assert files(folder) == []
+
+
+def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartupError, match=r"cannot write the blobs in .*: Not a directory"):
+        BlobFolder(tmp_path / "file" / "blobs")
