@@ -51,9 +51,9 @@ class LocalServer:
         url = self._env.get("LMTUNE_DATABASE_URL") or ""
         if not url:
             return f"sqlite:///{(self._home / 'lmtune.db').absolute()}"
-        head, at, tail = url.rpartition("@")
+        head, at, tail = url.partition("?")[0].rpartition("@")
         scheme, _, user = head.partition("://")
-        return f"{scheme}://{user.partition(':')[0]}@{tail}" if at else url
+        return f"{scheme}://{user.partition(':')[0]}@{tail}" if at else tail
 
     @contextmanager
     def client(self) -> Iterator[Client]:
