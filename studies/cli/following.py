@@ -27,6 +27,10 @@ _SHARE: Final = 0.1  # of the time may go into looks; a large study is looked at
 _PATIENCE: Final = 60.0  # how long a server may be away [s]
 _ROWS: Final = 12  # trials in the live view
 _WORKER_DUE: Final = 45.0  # after this long without a worker, say where to look [s]
+_NO_WORKER: Final = (
+    "no worker is connected yet: local ones log to LMTUNE_HOME/logs, others start with"
+    " `lmtune-worker --server URL`"
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class _Lines:
         waited = time.monotonic() - self._began
         if not picture.workers and not self._missing_said and waited > _WORKER_DUE:
             self._missing_said = True
-            say("no worker is connected yet")
+            say(_NO_WORKER)
 
 
 class _LiveView:
@@ -166,7 +170,7 @@ def _progress_line(study: StudyView) -> Table:
 def _status_line(picture: Picture, waited: float) -> str:
     busy = sum(worker.state == "busy" for worker in picture.workers)
     if not picture.workers:
-        return "no worker is connected yet" if waited > _WORKER_DUE else "waiting for a worker"
+        return _NO_WORKER if waited > _WORKER_DUE else "waiting for a worker"
     count = len(picture.workers)
     said = f"{count} worker{'s' if count > 1 else ''}, {busy} busy"
     if picture.tokens_per_second:
