@@ -128,5 +128,5 @@ def _trace(role: str, curves: Sequence[Curve], *, marked: bool) -> go.Scatter:
         y=y,
         customdata=numbers,
         connectgaps=False,
-        hovertemplate="trial %{customdata}<br>step %{x}<br>%{y:.4g}<extra>" + name + "</extra>",
+        hovertemplate="trial %{customdata}<br>step %{x}<br>%{y:.5g}<extra>" + name + "</extra>",
     )

@@ -112,7 +112,7 @@ def _best_so_far(study: StudyData, complete: Sequence[Point]) -> list[Point]:
 
 def _dots(role: str, name: str, points: Sequence[Point], **trace: object) -> go.Scatter:
     x, y = zip(*points, strict=True)
-    hover = "trial %{x}<br>%{y:.4g}<extra>" + name + "</extra>"
+    hover = "trial %{x}<br>%{y:.5g}<extra>" + name + "</extra>"
     return style.dots(role, name, x=x, y=y, customdata=x, hovertemplate=hover, **trace)
 
 

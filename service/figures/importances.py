@@ -6,6 +6,7 @@ import plotly.graph_objects as go
 
 from service.figures import style
 from service.figures.data import StudyData, finite
+from studies.trial import TrialState
 
 
 def importances_data(study: StudyData) -> list[tuple[str, float]]:
@@ -21,7 +22,7 @@ def importances_data(study: StudyData) -> list[tuple[str, float]]:
 def importances(study: StudyData) -> go.Figure:
     """Returns a bar for each knob."""
     data = importances_data(study)
-    figure = style.figure(max(120, 34 * len(data) + 64) if data else 160)
+    figure = style.figure(max(140, 34 * len(data) + 84) if data else 160)
     if not data:
         return style.note(figure, "Known after a few complete trials")
     names, values = zip(*data, strict=True)
@@ -38,8 +39,14 @@ def importances(study: StudyData) -> go.Figure:
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
         )
     )
+    count = sum(trial.state is TrialState.COMPLETE for trial in study.trials)
+    title = f"part of the differences explained, from {count} complete trials"
     return figure.update_layout(
-        xaxis={"tickformat": ".0%", "range": [0, 1.12 * (max(values) or 1)]},
+        xaxis={
+            "title": {"text": title},
+            "tickformat": ".0%",
+            "range": [0, 1.12 * (max(values) or 1)],
+        },
         yaxis={"ticksuffix": " ", "showgrid": False},
         bargap=0.35,
         showlegend=False,

@@ -82,7 +82,7 @@ def _add_panel(figure: go.Figure, panel: Panel, row: int, column: int, *, legend
             customdata=numbers,
             legendgroup=role,
             showlegend=legend,
-            hovertemplate="trial %{customdata}<br>%{x}<br>%{y:.4g}<extra>" + role + "</extra>",
+            hovertemplate="trial %{customdata}<br>%{x}<br>%{y:.5g}<extra>" + role + "</extra>",
         )
         figure.add_trace(trace, row=row, col=column)
     figure.update_xaxes(title={"text": panel.name}, row=row, col=column, **panel.axis)

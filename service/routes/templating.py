@@ -16,7 +16,7 @@ FOLDER: Final = Path(service.__file__).parent / "templates"
 
 
 def number(value: Any) -> str:
-    """Returns a number in four significant digits, None as a dash, anything else as it is."""
+    """Returns a number in five significant digits, None as a dash, anything else as it is."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -25,7 +25,7 @@ def number(value: Any) -> str:
         return str(value)
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
-    return f"{value:.4g}"
+    return f"{value:.5g}"
 
 
 def duration(seconds: float | None) -> str:

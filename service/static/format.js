@@ -4,12 +4,12 @@ const TIME = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 const AGO = new Intl.RelativeTimeFormat(undefined, { numeric: "auto", style: "short" });
 const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60]];
 
-/** Returns a number in four significant digits, nothing as a dash, anything else as it is. */
+/** Returns a number in five significant digits, nothing as a dash, anything else as it is. */
 export function number(value) {
   if (value === null || value === undefined) return "–";
   if (typeof value !== "number" || Number.isInteger(value)) return String(value);
   const short = Math.abs(value) >= 1e-4 && Math.abs(value) < 1e6;
-  return short ? String(Number(value.toPrecision(4))) : value.toExponential(2);
+  return short ? String(Number(value.toPrecision(5))) : value.toExponential(2);
 }
 
 /** Returns a duration [s] in its two largest units. */

@@ -289,7 +289,7 @@ def test_numbers_and_durations_in_words():
     assert [number(v) for v in (None, 3, 0.00123456, "l1", True)] == [
         "–",
         "3",
-        "0.001235",
+        "0.0012346",
         "l1",
         "True",
     ]
