@@ -16,7 +16,10 @@ def differences(conn: Connection) -> list[str]:
     """Returns one line per difference; trials that lmtune did not make are passed over."""
     found: list[str] = []
     for study in studies.in_state(conn, *StudyState):
-        theirs = read_trials(conn, study.optuna_id)
+        theirs = read_trials(conn, study.optuna_id, study.name)
+        if theirs is None:
+            found.append(f"study {study.name}: Optuna has no such study")
+            continue
         for row in trials.changed_since(conn, study.id, -1):
             where = f"study {study.name} trial {row.number}"
             other = theirs.get(row.optuna_id)

@@ -84,6 +84,9 @@ def _grant_any(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant |
         study = studies.lock(tx, row.id)
         if study.state != StudyState.RUNNING:
             continue
+        if not BoundStorage(tx.conn).has_study(study.name, study.optuna_id):
+            lives.begin_ending(tx, ctx, study, "deleted")
+            continue
         trial = trials.claimable(tx, study.id, ATTEMPTS - 1) or _suggest(tx, ctx, study)
         if trial is not None:
             return _grant(tx, ctx, study, trial, worker_id, body)

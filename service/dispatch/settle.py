@@ -88,8 +88,8 @@ def move(tx: Tx, trial: Row, to: TrialState, reason: str | None = None, **values
     """
     if to not in TRANSITIONS[TrialState(trial.state)]:
         raise AssertionError(f"trial {trial.number}: {trial.state} -> {to} is not a transition")
-    revision = studies.update(tx, trial.study_id).revision
-    values |= {"state": to, "reason": reason, "revision": revision}
+    study = studies.update(tx, trial.study_id)
+    values |= {"state": to, "reason": reason, "revision": study.revision}
     if to is not TrialState.RUNNING:
         values |= {"lease_hash": None, "lease_until_t": None, "worker_id": None}
     if to.terminal:
@@ -99,7 +99,7 @@ def move(tx: Tx, trial: Row, to: TrialState, reason: str | None = None, **values
         tx, trial.study_id, to.lower(), trial.number, attempt=moved.attempt, reason=reason
     )
     if to.terminal:
-        _end(tx, moved, to)
+        _end(tx, study, moved, to)
     return moved
 
 
@@ -108,8 +108,10 @@ def objective(report: Row) -> float:
     return float(report.value if report.special is None else number_from_json(report.special))
 
 
-def _end(tx: Tx, trial: Row, state: TrialState) -> None:
+def _end(tx: Tx, study: Row, trial: Row, state: TrialState) -> None:
     """Writes Optuna's end of the trial and drops the checkpoints that nobody resumes from."""
-    curve = [(row.step, objective(row)) for row in reports.visible(tx.conn, trial.id)]
-    BoundStorage(tx.conn).end_trial(trial.optuna_id, state, trial.value, curve, trial.reason)
+    storage = BoundStorage(tx.conn)
+    if storage.has_study(study.name, study.optuna_id):  # else someone has deleted it
+        curve = [(row.step, objective(row)) for row in reports.visible(tx.conn, trial.id)]
+        storage.end_trial(trial.optuna_id, state, trial.value, curve, trial.reason)
     attempts.keep_newest_checkpoints(tx, trial.id, KEPT_WHEN_ENDED)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import optuna
 import sqlalchemy as sa
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
@@ -21,7 +22,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.orm import Session
 
-from studies.errors import StartupError
+from studies.errors import DuplicateName, StartupError
 from studies.trial import TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -61,19 +62,23 @@ class BoundStorage(RDBStorage):
         """Returns a session whose commit releases a savepoint of our transaction."""
         return Session(bind=self._bound, join_transaction_mode="create_savepoint")
 
-    def has_study(self, name: str) -> bool:
-        """True when Optuna's tables hold a study of this name, ours or foreign."""
+    def has_study(self, name: str, study_id: int | None = None) -> bool:
+        """True when Optuna's tables hold a study of this name, ours or foreign.
+
+        With `study_id`: this one. Someone may have deleted it, and SQLite gives its id again.
+        """
         table = models.StudyModel.__table__
-        return (
-            self._bound.execute(
-                sa.select(table.c.study_id).where(table.c.study_name == name)
-            ).first()
-            is not None
-        )
+        statement = sa.select(table.c.study_id).where(table.c.study_name == name)
+        if study_id is not None:
+            statement = statement.where(table.c.study_id == study_id)
+        return self._bound.execute(statement).first() is not None
 
     def create_study(self, name: str, direction: str) -> int:
-        """Writes a study; returns Optuna's id of it."""
-        return self.create_new_study([StudyDirection[direction.upper()]], name)
+        """Writes a study; returns Optuna's id of it. Raises DuplicateName."""
+        try:
+            return self.create_new_study([StudyDirection[direction.upper()]], name)
+        except DuplicatedStudyError:
+            raise DuplicateName(f"a study named {name} exists; choose another name") from None
 
     def next_number(self, study_id: int) -> int:
         """Returns the number that the study's next trial will get, holding Optuna's study row."""
@@ -114,9 +119,12 @@ class BoundStorage(RDBStorage):
         self.set_trial_state_values(trial_id, optuna_state, values)
 
 
-def read_trials(conn: sa.Connection, study_id: int) -> dict[int, FrozenTrial]:
-    """Returns Optuna's trials of a study, foreign ones too, by Optuna's id."""
-    found = BoundStorage(conn).get_all_trials(study_id, deepcopy=False)
+def read_trials(conn: sa.Connection, study_id: int, name: str) -> dict[int, FrozenTrial] | None:
+    """Returns Optuna's trials of a study, foreign ones too, by Optuna's id; None: no such study."""
+    storage = BoundStorage(conn)
+    if not storage.has_study(name, study_id):
+        return None
+    found = storage.get_all_trials(study_id, deepcopy=False)
     return {trial._trial_id: trial for trial in found}
 
 

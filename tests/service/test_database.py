@@ -215,13 +215,13 @@ def test_servers_that_start_at_once_share_the_work(postgres: Postgres) -> None:
 
 
 def test_a_database_of_a_newer_lmtune_is_refused(small_world: World) -> None:
-    small_world.change("lmtune_alembic_version", {}, version_num="9999")
+    small_world.change_theirs("lmtune_alembic_version", {}, version_num="9999")
     with pytest.raises(StartupError, match="newer lmtune"):
         migrate(small_world.db)
 
 
 def test_a_database_of_another_optuna_is_refused(small_world: World) -> None:
-    small_world.change("alembic_version", {}, version_num="v9.9.9.a")
+    small_world.change_theirs("alembic_version", {}, version_num="v9.9.9.a")
     with pytest.raises(StartupError, match="another Optuna"):
         migrate(small_world.db)
 

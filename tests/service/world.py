@@ -133,19 +133,26 @@ class World:
         return list(self.db.read(lambda conn: conn.execute(statement).all()))
 
     def change(self, table: str, where: dict[str, Any], **values: Any) -> None:
-        """Changes rows behind the server's back."""
-        found = tables.metadata.tables.get(f"lmtune_{table}")
-        if found is None:
-            found = sa.table(table, *map(sa.column, [*where, *values]))
-        conditions = [found.c[column] == value for column, value in where.items()]
-        statement = sa.update(found).where(*conditions).values(**values)
+        """Changes rows of ours behind the server's back."""
+        self._change(tables.metadata.tables[f"lmtune_{table}"], where, values)
+
+    def change_theirs(self, table: str, where: dict[str, Any], **values: Any) -> None:
+        """Changes rows of a table that is not ours: Optuna's, alembic's."""
+        self._change(sa.table(table, *map(sa.column, [*where, *values])), where, values)
+
+    def _change(self, table: Any, where: dict[str, Any], values: dict[str, Any]) -> None:
+        conditions = [table.c[column] == value for column, value in where.items()]
+        statement = sa.update(table).where(*conditions).values(**values)
         self.db.write(lambda tx: tx.conn.execute(statement).rowcount)
 
     def optuna(self, name: str = "study") -> optuna.Study:
         """The study as plain Optuna opens it, anew."""
+        return optuna.load_study(study_name=name, storage=self.storage())
+
+    def storage(self) -> RDBStorage:
         storage = RDBStorage(self.url)
         self._closing.append(storage.engine.dispose)
-        return optuna.load_study(study_name=name, storage=storage)
+        return storage
 
     def close(self) -> None:
         self.db.close()
