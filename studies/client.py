@@ -36,6 +36,7 @@ __all__ = [
     "home",
 ]
 _CHUNK: Final = 1 << 20  # bytes per read of an uploaded file
+_PAGE: Final = 1_000  # items asked for at once; the server gives no more
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -98,7 +99,8 @@ class Studies:
     def _pages(self, path: str, model: type[ModelT], **params: Any) -> Iterator[ModelT]:
         cursor: str | None = None
         while True:
-            said = {k: v for k, v in {**params, "cursor": cursor}.items() if v is not None}
+            asked = {**params, "cursor": cursor, "limit": _PAGE}
+            said = {k: v for k, v in asked.items() if v is not None}
             page = self._http.request("GET", path, params=said).json()
             yield from map(model.model_validate, page["items"])
             cursor = page["next"]
