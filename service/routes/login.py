@@ -82,7 +82,7 @@ def _signed_in(request: Request, lmtune: Parts) -> Response:
         session,
         max_age=auth.SESSION_SECONDS,
         httponly=True,
-        samesite="strict",
+        samesite="lax",
         secure=request.url.scheme == "https",
     )
     return response

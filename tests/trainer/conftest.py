@@ -83,6 +83,7 @@ class Folder(NullCheckpoints):
         return self.begin
 
     def keep(self, step, best, write):
+        assert step not in self.files, "a file that may be on its way is written again"
         self.files[step] = write(self.folder / f"{step}.safetensors")
 
 

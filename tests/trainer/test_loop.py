@@ -92,6 +92,13 @@ def test_an_ending_that_goes_on_later_leaves_a_checkpoint(tiny, fit, outcome):
     assert recorder.items == []
 
 
+def test_an_ending_at_an_evaluation_does_not_write_its_checkpoint_again(tiny, fit):
+    result, recorder, folder = fit(tiny(), 6, "paused")
+    assert (result.outcome, result.final_step) == ("paused", 6)
+    assert list(folder.files) == [6]  # Folder.keep refuses a second one
+    assert len(recorder.items) == 1
+
+
 def test_an_ending_before_the_first_step_keeps_nothing(tiny, fit):
     result, _, folder = fit(tiny(), 0, "preempted")
     assert (result.outcome, folder.files) == ("preempted", {})
