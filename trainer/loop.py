@@ -129,22 +129,19 @@ def _train(recipe: Recipe, text: str, reporter: Reporter, checkpoints: Checkpoin
     if (start := checkpoints.start()) is not None:
         run.resume(start)
     reporter.started(run.environment(), run.progress.step)
+    offered = run.progress.step  # each state once: its file may be on its way to the server
     while not run.finished:
         if ending := reporter.ending(run.progress.step):
-            return _end(run, ending, checkpoints)
+            if ending in _RESUMABLE and run.progress.step > offered:
+                run.check()
+                _offer(run, checkpoints)
+            return TrainResult(ending, run.progress.step)
         run.step()
         if run.due:
             reporter.report(run.evaluate())
             _offer(run, checkpoints)
+            offered = run.progress.step
     return TrainResult(Outcome.OK, run.final_step)
-
-
-def _end(run: Run, ending: Outcome, checkpoints: Checkpoints) -> TrainResult:
-    """Ends a run before its time, resumable where the ending asks for it."""
-    if ending in _RESUMABLE and run.progress.step > 0:
-        run.check()
-        _offer(run, checkpoints)
-    return TrainResult(ending, run.progress.step)
 
 
 def _offer(run: Run, checkpoints: Checkpoints) -> None:
