@@ -130,6 +130,7 @@ def test_decisions_are_numbered_without_gaps_and_have_their_parts() -> None:
     for path in pages:
         parts = re.findall(r"^\*\*(\w+)\.\*\*", path.read_text(), flags=re.M)
         assert parts == ["Context", "Decision", "Consequence"], path.name
+        assert f"decisions/{path.name}" in page("architecture.md"), path.name
 
 
 def test_the_changelog_has_a_place_for_what_comes_next() -> None:
