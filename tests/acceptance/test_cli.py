@@ -128,7 +128,7 @@ def test_a_serving_up_answers_every_command_until_it_is_told_to_end(
 def test_an_interrupted_up_loses_nothing(
     lmtune: Lmtune, up: Callable[..., Process], study_file: Path
 ) -> None:
-    longer = {**STUDY, "train": {**STUDY["train"], "steps": 600, "evaluate_every": 50}}  # type: ignore[dict-item]
+    longer = {**STUDY, "train": {**STUDY["train"], "steps": 2000, "evaluate_every": 100}}  # type: ignore[dict-item]
     study_file.write_text(yaml.safe_dump(longer))
     process = up("--once", "--study", str(study_file))
     wait_for(lambda: "trial 0: COMPLETE" in process.output, 120, "first trial")
