@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from service.dispatch import studies as lives
 from service.dispatch.claim import create_trial
@@ -17,6 +17,8 @@ from studies.recipe import KNOBS
 from studies.space import CategoricalParam, FloatParam, IntParam, Param
 from studies.spec import StudySpec
 from studies.trial import Desired, StudyState, TrialState
+
+_ROUNDING: Final = 1e-8  # of a step, as Optuna allows it
 
 
 def enqueue(tx: Tx, ctx: Context, name: str, params: Mapping[str, Any]) -> Row:
@@ -67,8 +69,10 @@ def check_params(spec: StudySpec, params: Mapping[str, Any]) -> dict[str, Any]:
     for param in spec.space:
         if param.name not in params:
             continue
-        governed = set(param.when) <= set(params)
-        if governed and not param.active(params):
+        if missing := [other for other in param.when if other not in params]:
+            message, remedy = f"depends on {missing[0]}", f"give {missing[0]} too"
+            raise InvalidInput.of(f"params.{param.name}", message, remedy)
+        if not param.active(params):
             remedy = f"it is searched only when {dict(param.when)}"
             raise InvalidInput.of(f"params.{param.name}", "has no effect here", remedy)
         chosen[param.name] = _in_space(param, params[param.name])
@@ -83,6 +87,19 @@ def _in_space(param: Param, value: Any) -> Any:
         raise InvalidInput.of(where, f"{value!r} is not a {param.name}") from None
     if isinstance(param, CategoricalParam) and checked not in param.choices:
         raise InvalidInput.of(where, f"{value!r} is not among {list(param.choices)}")
-    if isinstance(param, FloatParam | IntParam) and not param.low <= checked <= param.high:
-        raise InvalidInput.of(where, f"{value!r} is outside [{param.low}, {param.high}]")
+    if isinstance(param, FloatParam | IntParam):
+        _check_range(where, param, checked)
     return checked
+
+
+def _check_range(where: str, param: FloatParam | IntParam, value: float) -> None:
+    """Raises InvalidInput outside the range, or between two steps of it."""
+    if not param.low <= value <= param.high:
+        raise InvalidInput.of(where, f"{value!r} is outside [{param.low}, {param.high}]")
+    if param.step is None:
+        return
+    steps = (value - param.low) / param.step
+    if abs(steps - round(steps)) > _ROUNDING:
+        nearest = param.low + round(steps) * param.step
+        message = f"{value!r} is no whole number of steps of {param.step} from {param.low}"
+        raise InvalidInput.of(where, message, f"take {nearest:g}")
