@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI, Request
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import auth, problems
@@ -81,7 +82,6 @@ def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = Non
     app = FastAPI(
         title="lmtune",
         summary="A hyperparameter tuning service for language models.",
-        dependencies=[Depends(auth.require)],
         lifespan=lifespan,
         openapi_url=None,  # served by routes/health.py, behind the gate
         docs_url=None,
@@ -91,11 +91,12 @@ def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = Non
     app.state.parts = parts
     app.state.reading = parts.reading
     app.state.gate = auth.Gate(parts.ctx.database, _host_names(settings))
+    app.add_middleware(auth.Guard, gate=app.state.gate)
+    app.add_middleware(_Edge)  # the outermost
     app.state.sweeper = sweeper
     problems.install(app)
     for room in (studies, workers, blobs, events, login, health, dashboard):
         app.include_router(room.router)
-    app.add_middleware(_SecurityHeaders)
     return app
 
 
@@ -118,18 +119,32 @@ def _host_names(settings: Settings) -> frozenset[str] | None:
     return frozenset({*names, settings.host})
 
 
-class _SecurityHeaders:
-    """Adds the headers that keep a browser from running what is not ours, errors included."""
+class _Edge:
+    """Answers defects as problems, and adds to every answer the headers that protect a browser."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = False
 
         async def with_headers(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
-        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+        try:
+            await self._app(scope, receive, with_headers)
+        except ClientDisconnect:  # in the middle of an upload: nobody is there to be answered
+            return
+        except Exception as error:
+            if begun:
+                raise
+            answer = problems.unforeseen(Request(scope), error)
+            await answer(scope, receive, with_headers)

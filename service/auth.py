@@ -1,8 +1,9 @@
-"""Who calls, and whether they may: one dependency on every route, deny by default.
+"""Who calls, and whether they may: one gate before every route, deny by default.
 
-A caller shows a token (`Authorization: Bearer lmt_...`) or, a browser, a session cookie that a
-login link or a pasted token gave it. Tokens are 256 random bits, stored as SHA-256. A request
-with a cookie that changes something must come from our own pages.
+The gate stands before the routes, not in them: nothing of a request is read, and no path is looked
+up, before it has let the caller in. A caller shows a token (`Authorization: Bearer lmt_...`) or, a
+browser, a session cookie that a login link or a pasted token gave it. Tokens are 256 random bits,
+stored as SHA-256. A request with a cookie that changes something must come from our own pages.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Final
 from anyio import to_thread
 from fastapi import Request
 from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service import problems
 from service.store import tokens
 from service.store.database import Database
-from studies.errors import Forbidden, StartupError, Unauthorized
+from studies.errors import Forbidden, LmtuneError, StartupError, Unauthorized
 
 COOKIE: Final = "lmtune_session"
 SESSION_SECONDS: Final = 30 * 86_400
@@ -56,13 +59,13 @@ def home_token(home: Path) -> str:
 
 
 class Gate:
-    """The dependency that every route has."""
+    """Knows the tokens, and which paths need none."""
 
     def __init__(self, database: Database, hosts: frozenset[str] | None) -> None:
         """`hosts` are the names it may be called by; None: any (behind a proxy)."""
         self._database = database
         self._hosts = hosts
-        self._good: dict[str, float] = {}  # token hash -> when to look again [monotonic s]
+        self._good: dict[tuple[str, str], float] = {}  # kind, hash -> look again at [monotonic s]
 
     async def __call__(self, connection: HTTPConnection) -> None:
         """Lets the request pass, or raises Unauthorized or Forbidden."""
@@ -81,12 +84,12 @@ class Gate:
         await self._check(cookie, "session")
 
     def forget(self, token: str) -> None:
-        """Looks the token up again at its next use."""
-        self._good.pop(hashed(token), None)
+        """Looks a session up again at its next use."""
+        self._good.pop(("session", hashed(token)), None)
 
     async def _check(self, token: str, kind: str) -> None:
         key = hashed(token)
-        if self._good.get(key, 0.0) > time.monotonic():
+        if self._good.get((kind, key), 0.0) > time.monotonic():
             return
         now = time.time()
         row = await to_thread.run_sync(
@@ -94,7 +97,7 @@ class Gate:
         )
         if row is None or row.kind != kind:
             raise Unauthorized("this token is not known here (or has expired)")
-        self._good[key] = time.monotonic() + _REMEMBERED
+        self._good[kind, key] = time.monotonic() + _REMEMBERED
 
     def _check_host(self, connection: HTTPConnection) -> None:
         """Raises Forbidden for a foreign Host header: DNS that was made to point at us."""
@@ -114,6 +117,18 @@ def _check_same_site(connection: HTTPConnection) -> None:
         raise Forbidden("this request comes from another site")
 
 
-async def require(request: Request) -> None:
-    """The dependency of the whole app: asks the gate."""
-    await request.app.state.gate(request)
+class Guard:
+    """Asks the gate about every request before the app sees it."""
+
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+        self._app, self._gate = app, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, or answers it with what the gate raised."""
+        if scope["type"] == "http":
+            try:
+                await self._gate(HTTPConnection(scope))
+            except LmtuneError as error:
+                await problems.refuse(Request(scope), error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -73,19 +73,35 @@ def answer(error: errors.LmtuneError) -> JSONResponse:
     return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)
 
 
+def refuse(request: Request, error: errors.LmtuneError) -> Response:
+    """Returns the answer to a request that failed; who asked for a page signs in first."""
+    a_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
+    if isinstance(error, errors.Unauthorized) and a_page:
+        return RedirectResponse("/login", status_code=303)
+    return answer(error)
+
+
+def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """Returns the answer that stands for a defect of ours; the log has the rest."""
+    number = secrets.token_hex(4)
+    logger.error("error %s in %s %s", number, request.method, request.url.path, exc_info=error)
+    return answer(errors.LmtuneError(f"internal error {number}; the server's log has more"))
+
+
 def install(app: FastAPI) -> None:
     """Makes the app answer every error as a problem."""
 
     @app.exception_handler(errors.LmtuneError)
     async def ours(request: Request, error: errors.LmtuneError) -> Response:
-        a_page = request.method == "GET" and "text/html" in request.headers.get("accept", "")
-        if isinstance(error, errors.Unauthorized) and a_page:
-            return RedirectResponse("/login", status_code=303)
-        return answer(error)
+        return refuse(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(errors.InvalidInput(field_errors(error.errors())))
+        said = error.errors()
+        if said[0]["type"] == "json_invalid":
+            reason = f"{said[0]['ctx']['error']} at character {said[0]['loc'][-1]}"
+            return answer(errors.InvalidInput.of("body", f"is not JSON: {reason}"))
+        return answer(errors.InvalidInput(field_errors(said)))
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
@@ -96,10 +112,8 @@ def install(app: FastAPI) -> None:
         return response
 
     @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        number = secrets.token_hex(4)
-        logger.error("error %s in %s %s", number, request.method, request.url.path, exc_info=error)
-        return answer(errors.LmtuneError(f"internal error {number}; the server's log has more"))
+    async def any_other(request: Request, error: Exception) -> JSONResponse:
+        return unforeseen(request, error)
 
 
 def _plain(status: int, detail: str, headers: dict[str, Any]) -> JSONResponse:

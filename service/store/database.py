@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from service.store import tables
-from studies.errors import StartupError, Unavailable
+from studies.errors import InvalidInput, StartupError, Unavailable
 
 ResultT = TypeVar("ResultT")
 Row = sa.Row[Any]
@@ -111,7 +111,7 @@ class Database:
         try:
             with self.reader.begin() as conn:
                 return work(conn)
-        except DBAPIError as error:
+        except (DBAPIError, OverflowError) as error:
             raise _translated(error) from error
 
     def close(self) -> None:
@@ -128,6 +128,8 @@ class Database:
                 if left == 0 or not _repeatable(error):
                     raise _translated(error) from error
                 time.sleep(0.01 * 2 ** (TRIES - left))
+            except OverflowError as error:
+                raise _translated(error) from error
         raise AssertionError("unreachable")
 
     def _once(self, work: Callable[[Tx], ResultT]) -> ResultT:
@@ -172,8 +174,11 @@ def _repeatable(error: DBAPIError) -> bool:
     return state in ("40001", "40P01") or "database is locked" in str(error.orig)
 
 
-def _translated(error: DBAPIError) -> Exception:
-    """Returns the error for the caller: a fault of the moment, or a defect of ours as it is."""
+def _translated(error: DBAPIError | OverflowError) -> Exception:
+    """Returns the error for the caller: a fault of the moment or of the caller's, or as it is."""
+    if isinstance(error, OverflowError | sa.exc.DataError):
+        message = "holds a number or a character that no column takes"
+        return InvalidInput.of("request", message)
     if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
         return Unavailable("the database does not answer; try again")
     return error
