@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -104,12 +105,12 @@ def install(app: FastAPI) -> None:
         return answer(errors.InvalidInput(field_errors(said)))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
-        kinds: dict[int, type[errors.LmtuneError]] = {404: errors.NotFound}
-        response = answer(kinds.get(error.status_code, errors.LmtuneError)(str(error.detail)))
-        if error.status_code not in kinds:
-            return _plain(error.status_code, str(error.detail), dict(error.headers or {}))
-        return response
+    async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404:
+            return refuse(request, errors.NotFound(f"there is nothing at {request.url.path}"))
+        if error.status_code == 400:
+            return refuse(request, errors.InvalidInput.of("body", str(error.detail)))
+        return _plain(error.status_code, str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(Exception)
     async def any_other(request: Request, error: Exception) -> JSONResponse:
@@ -117,8 +118,10 @@ def install(app: FastAPI) -> None:
 
 
 def _plain(status: int, detail: str, headers: dict[str, Any]) -> JSONResponse:
-    code = detail.lower().replace(" ", "_")
+    """Returns a problem that HTTP itself names: 405 is method_not_allowed."""
+    title = HTTPStatus(status).phrase.lower()
+    code = title.replace(" ", "_")
     body = Problem(
-        type=f"urn:lmtune:problem:{code}", title=detail, status=status, code=code, detail=detail
+        type=f"urn:lmtune:problem:{code}", title=title, status=status, code=code, detail=detail
     )
     return JSONResponse(body.model_dump(), status, headers, MEDIA_TYPE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +9,7 @@ from types import TracebackType
 import httpx
 import uvicorn
 
+from service import __main__ as command
 from service import auth
 from service.app import admit_token, create_app, open_parts
 from service.settings import Settings
@@ -22,13 +22,13 @@ class Live:
     """`with Live(url, home) as live:` serves; `live.http` has no token, `live.api` has it."""
 
     def __init__(self, database_url: str, home: Path, **settings: object) -> None:
-        said = {"lease_seconds": LEASE, **settings}
+        said = {"lease_seconds": LEASE, "port": 0, **settings}
         self.settings = Settings(home=home, database_url=database_url, **said)
         self.parts = open_parts(self.settings)
         self.token = auth.home_token(home)
         admit_token(self.parts, self.token)
         self.app = create_app(self.settings, self.parts)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = command._bind(self.settings)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         config = uvicorn.Config(
             self.app, log_config=None, access_log=False, ws="none", proxy_headers=False
