@@ -27,7 +27,7 @@ def open_study(tx: Tx, ctx: Context, spec: StudySpec) -> Row:
     """
     check(spec)
     samplers.check(spec)
-    if spec.data.sha256 is not None and blobs.get(tx.conn, spec.data.sha256) is None:
+    if spec.data.sha256 is not None and not blobs.is_text(tx.conn, spec.data.sha256):
         remedy = "upload it with `lmtune data add FILE`"
         raise InvalidInput.of("data.sha256", "no such text was uploaded", remedy)
     storage = BoundStorage(tx.conn)

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
 
+from service import problems
 from service.routes.parts import Lmtune
 from service.store import workers
 
@@ -44,4 +45,12 @@ def metrics(lmtune: Lmtune) -> str:
 def openapi(request: Request) -> dict[str, Any]:
     """Returns the OpenAPI document."""
     document: dict[str, Any] = request.app.openapi()
+    for path in document["paths"].values():
+        for operation in path.values():
+            _name_problems(operation["responses"]["default"])
     return document
+
+
+def _name_problems(default: dict[str, Any]) -> None:
+    """Gives the answer that stands for every error its own media type; FastAPI knows one only."""
+    default["content"] = {problems.MEDIA_TYPE: next(iter(default["content"].values()))}

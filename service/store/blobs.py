@@ -34,6 +34,12 @@ def add(tx: Tx, **values: Any) -> None:
     )
 
 
+def is_text(conn: Connection, sha256: str) -> bool:
+    """True when this is an uploaded text."""
+    row = get(conn, sha256)
+    return row is not None and row.kind == "data"
+
+
 def texts(conn: Connection) -> Sequence[Row]:
     """Returns the uploaded texts, newest first."""
     return conn.execute(
