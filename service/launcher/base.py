@@ -23,7 +23,7 @@ class Launcher(Protocol):
         ...
 
     def stop(self, grace: float) -> Sequence[Lost]:
-        """Asks every worker to checkpoint and go, waits up to `grace` [s]; returns those killed."""
+        """Asks every worker to checkpoint and go, waits up to `grace` [s]; returns the lost."""
         ...
 
 

@@ -126,26 +126,26 @@ class LocalLauncher:
         return lost
 
     def stop(self, grace: float) -> list[Lost]:
-        """Sends SIGTERM, waits up to `grace` [s], then kills; returns the workers killed."""
+        """Sends SIGTERM, waits up to `grace` [s], then kills; returns the dead and the killed."""
         self._stopping = True
-        living = [slot for slot in self._slots if slot.life and slot.life.process()]
+        lost = self.keep()
+        living = [slot for slot in self._slots if slot.life]
         for slot in living:
             with suppress(ProcessLookupError):
                 os.kill(slot.life.pid, signal.SIGTERM)  # type: ignore[union-attr]
         end = time.monotonic() + grace
         while time.monotonic() < end and any(s.life and self._alive(s) for s in living):
             time.sleep(_POLL)
-        killed = []
         for slot in living:
             if slot.life and self._alive(slot):
-                killed.append(Lost(slot.life.name, "it did not end in time"))
+                lost.append(Lost(slot.life.name, "it did not end in time"))
             if slot.life:
                 slot.life.kill_group()
             if slot.child:
                 slot.child.wait()
             slot.life = slot.child = None
         self._write()
-        return killed
+        return lost
 
     def _start(self, slot: Slot) -> None:
         name = f"{slot.key}-{secrets.token_hex(4)}"
@@ -193,12 +193,12 @@ class LocalLauncher:
         """
         try:
             known = json.loads((self._home / "workers.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            lives = {key: Life(**said) for key, said in known["lives"].items()}
+        except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is not ours
             return []
         lost = []
         slots = {slot.key: slot for slot in self._slots}
-        for key, said in known["lives"].items():
-            life = Life(**said)
+        for key, life in lives.items():
             if life.process() is None:
                 lost.append(Lost(life.name, "it ended while no server watched"))
             elif key in slots and known["url"] == self._url:
