@@ -1,0 +1,107 @@
+"""The sweeper: one loop for the clock, the overdue, the launcher's workers and unused blobs."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import pytest
+
+from service import sweeper as module
+from service.blobs import BlobFolder
+from service.launcher.base import Lost
+from service.store import blobs, workers
+from service.sweeper import Sweeper
+from tests.harness.process import wait_for
+from tests.service.world import LEASE, World
+
+
+class Launched:
+    """A launcher whose workers die as it is told."""
+
+    def __init__(self, *lost: Lost) -> None:
+        self.lost, self.kept, self.grace = list(lost), 0, -1.0
+
+    def keep(self) -> list[Lost]:
+        self.kept += 1
+        told, self.lost = self.lost, []
+        return told
+
+    def stop(self, grace: float) -> list[Lost]:
+        self.grace = grace
+        return self.keep()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> BlobFolder:
+    return BlobFolder(tmp_path / "blobs")
+
+
+def test_a_sweep_moves_the_clock(world: World, folder: BlobFolder) -> None:
+    before = world.db.read(workers.read_clock)
+    Sweeper(world.ctx, Launched(), folder).once()
+    after = world.db.read(workers.read_clock)
+    assert after.wall > before.wall
+    assert after.t > before.t
+
+
+def test_a_sweep_ends_what_nobody_can_take(small_world: World, folder: BlobFolder) -> None:
+    small_world.open()
+    small_world.worker().claim()
+    small_world.stop()
+    small_world.advance(LEASE * 2)
+    Sweeper(small_world.ctx, Launched(), folder).once()
+    assert small_world.study().state == "ENDED"
+
+
+def test_the_trial_of_a_dead_worker_waits_at_once(small_world: World, folder: BlobFolder) -> None:
+    small_world.open()
+    small_world.worker("cpu0-a").claim()
+    launched = Launched(Lost("cpu0-a", "it ended with -9"))
+    Sweeper(small_world.ctx, launched, folder).once()
+    assert (small_world.trial().state, launched.kept) == ("WAITING", 1)
+
+
+def test_the_end_lets_workers_go_and_tells_of_the_killed(small_world, folder) -> None:
+    small_world.open()
+    small_world.worker("cpu0-a").claim()
+    launched = Launched(Lost("cpu0-a", "it did not end in time"))
+    Sweeper(small_world.ctx, launched, folder).drain(7.0)
+    assert (small_world.trial().state, launched.grace) == ("WAITING", 7.0)
+
+
+def test_unused_blobs_are_collected_now_and_then(small_world, folder, monkeypatch) -> None:
+    digest = hashlib.sha256(b"unused").hexdigest()
+    folder.path(digest).parent.mkdir()
+    folder.path(digest).write_bytes(b"unused")
+    small_world.db.write(
+        lambda tx: blobs.add(tx, sha256=digest, kind="checkpoint", name="", bytes=6)
+    )
+    small_world.change("blobs", {"sha256": digest}, created_at=0.0)
+    Sweeper(small_world.ctx, Launched(), folder).once()
+    assert folder.path(digest).exists()
+    monkeypatch.setattr(module, "COLLECT_SECONDS", 0.0)
+    Sweeper(small_world.ctx, Launched(), folder).once()
+    assert not folder.path(digest).exists()
+    assert small_world.rows("blobs") == []
+
+
+def test_a_sweep_that_fails_is_followed_by_the_next(small_world, folder, monkeypatch) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
+    launched, failed = Launched(), threading.Event()
+
+    def fails_once() -> list[Lost]:
+        if not failed.is_set():
+            failed.set()
+            raise OSError("no more processes")
+        return Launched.keep(launched)
+
+    launched.keep = fails_once
+    sweeper = Sweeper(small_world.ctx, launched, folder)
+    sweeper.start()
+    wait_for(lambda: launched.kept > 1, 10, "sweep after the one that failed")
+    sweeper.stop()
+    kept = launched.kept
+    assert failed.is_set()
+    assert launched.kept == kept
