@@ -191,7 +191,7 @@ def test_numbers_that_are_not_finite_travel(world: World, value) -> None:
     assert world.differences() == []
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=st.floats())
 def test_every_number_is_kept_to_the_bit(small_world: World, value: float) -> None:
     name = f"s{len(small_world.rows('studies'))}"
