@@ -62,7 +62,7 @@ def worker_lost(tx: Tx, ctx: Context, lost: Lost) -> None:
     worker = workers.by_name(tx.conn, lost.worker)
     if worker is None:
         return
-    workers.seen(tx, worker.id, gone=True)
+    workers.leave(tx, worker.id)
     for row in trials.of_worker(tx.conn, worker.id):
         study = studies.lock(tx, row.study_id)
         trial = trials.get(tx.conn, row.id)
@@ -73,8 +73,8 @@ def worker_lost(tx: Tx, ctx: Context, lost: Lost) -> None:
 
 
 def worker_gone(tx: Tx, worker_id: int) -> None:
-    """Records that a worker ended by itself."""
-    workers.seen(tx, worker_id, gone=True)
+    """Records that a worker ended by itself; a claim of it that still waits gets nothing."""
+    workers.leave(tx, worker_id)
 
 
 def mark_unused_blobs(tx: Tx, ctx: Context) -> list[str]:

@@ -68,10 +68,10 @@ async def claim(
 async def _may_wait(lmtune: Parts, request: Request, deadline: float) -> bool:
     """Waits for the bell; False when time is up, the caller has gone or the server goes down."""
     left = deadline - time.monotonic()
-    if left <= 0 or lmtune.bell.closing or await request.is_disconnected():
+    if left <= 0 or lmtune.bell.closing:
         return False
     await lmtune.bell.wait(min(left, POLL_SECONDS))
-    return not lmtune.bell.closing
+    return not lmtune.bell.closing and not await request.is_disconnected()
 
 
 @router.post("/trials/{trial_id}/attempts/{attempt}/heartbeat")

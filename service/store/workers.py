@@ -55,6 +55,11 @@ def seen(tx: Tx, worker_id: int, **values: Any) -> None:
     )
 
 
+def leave(tx: Tx, worker_id: int) -> None:
+    """Records that the worker is gone; whatever it claimed last is stale."""
+    seen(tx, worker_id, gone=True, claim_seq=workers.c.claim_seq + 1)
+
+
 def recent(conn: Connection, limit: int = 200) -> Sequence[Row]:
     """Returns workers, those heard of last first, with the trial each holds."""
     return conn.execute(

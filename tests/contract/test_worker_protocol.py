@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from studies import wire
@@ -216,6 +217,19 @@ def test_a_waiting_claim_wakes_when_a_lease_is_over(live: Live) -> None:
     Caller(live).claim()
     attempt = Caller(live).claim(wait_ms=20_000)
     assert (attempt.grant.study, attempt.grant.attempt) == (name, 2)
+    live.client.studies.act(name, "stop")
+
+
+def test_a_caller_that_hung_up_is_given_nothing(live: Live) -> None:
+    caller, name = Caller(live), f"s{secrets.token_hex(4)}"
+    body = {"seq": 1, "lease_token": "0" * 32, "protocol": 1, "code_hash": "c", "wait_ms": 20_000}
+    with httpx.Client(headers=live.api.headers) as hasty, pytest.raises(httpx.ReadTimeout):
+        hasty.post(
+            f"{live.url}/api/v1/workers/{caller.known.worker_id}/claim", json=body, timeout=1
+        )
+    live.client.studies.create(spec(name))
+    time.sleep(1.5)  # longer than a waiting claim sleeps
+    assert list(live.client.studies.trials(name)) == []
     live.client.studies.act(name, "stop")
 
 

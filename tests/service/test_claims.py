@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from service.dispatch.claim import waiting_claim
+from service.dispatch.sweep import worker_gone
 from studies.errors import NotFound, StaleClaim
 from tests.service.world import LEASE, Held, Worker, World
 
@@ -80,6 +81,16 @@ def test_a_waiting_claim_is_over_when_a_newer_one_came(world: World) -> None:
     assert wait_as(worker, 2).grant.attempt == 1
     assert wait_as(worker, 2).grant.number == 0
     assert len(world.rows("attempts")) == 1
+
+
+def test_a_waiting_claim_of_a_worker_that_left_gets_nothing(world: World) -> None:
+    worker = world.worker()
+    assert worker.claim_as(1) is None
+    world.db.write(lambda tx: worker_gone(tx, worker.id))
+    world.open()
+    with pytest.raises(StaleClaim):
+        wait_as(worker, 1)
+    assert world.rows("trials") == []
 
 
 def test_an_unknown_worker_is_told_to_register(small_world: World) -> None:
