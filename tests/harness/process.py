@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
 ROOT = Path(__file__).parents[2]
+ResultT = TypeVar("ResultT")
 
 
 def free_port() -> int:
@@ -23,13 +25,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Returns when the condition holds; raises TimeoutError, naming `what`, when it does not."""
+def wait_for(condition: Callable[[], ResultT | None], seconds: float, what: str) -> ResultT:
+    """Returns what the condition gives once it holds; raises TimeoutError, naming `what`."""
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         if time.monotonic() > end:
             raise TimeoutError(f"no {what} within {seconds:g} s")
         time.sleep(0.05)
+    return found
 
 
 class Process:
