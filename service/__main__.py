@@ -52,10 +52,14 @@ class _Server(uvicorn.Server):
 
     def _drain(self) -> None:
         logger.info("ending: workers checkpoint and release their trials")
-        self._sweeper.drain(self._parts.ctx.lease.drain)
-        self._parts.bell.closing = True
-        self._parts.bell.ring()
-        self.should_exit = True
+        try:
+            self._sweeper.drain(self._parts.ctx.lease.drain)
+        except Exception:
+            logger.exception("the workers' end could not be recorded; their leases will run out")
+        finally:
+            self._parts.bell.closing = True
+            self._parts.bell.ring()
+            self.should_exit = True
 
 
 @cli.callback(invoke_without_command=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -108,7 +107,6 @@ def admit_token(parts: Parts, token: str) -> None:
 def forget_home(settings: Settings) -> None:
     """Removes what only a running server leaves in the home folder."""
     (settings.home / "url").unlink(missing_ok=True)
-    shutil.rmtree(settings.blob_folder / "incoming", ignore_errors=True)
 
 
 def _host_names(settings: Settings) -> frozenset[str] | None:

@@ -53,9 +53,12 @@ def home_token(home: Path) -> str:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(new_token() + "\n")
-        return path.read_text(encoding="utf-8").strip()
+        token = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise StartupError(f"cannot keep the token in {path}: {error.strerror}") from None
+    if not token:  # the machine stopped between the two; nothing is no secret
+        raise StartupError(f"the token in {path} is empty; remove the file, and one is made")
+    return token
 
 
 class Gate:

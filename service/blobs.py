@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from anyio import to_thread
 
 from studies.errors import InvalidInput, StartupError, TooLarge
+
+_BROKEN_OFF: Final = 86_400.0  # an upload without a byte for this long has ended [s]
 
 
 class BlobFolder:
@@ -29,6 +33,14 @@ class BlobFolder:
             tempfile.TemporaryFile(dir=self.folder / "incoming").close()
         except OSError as error:
             raise StartupError(f"cannot write the blobs in {folder}: {error.strerror}") from None
+        self._forget_broken_off()
+
+    def _forget_broken_off(self) -> None:
+        """Removes uploads that a server which was killed never ended; others' go on."""
+        for file in (self.folder / "incoming").iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - file.stat().st_mtime > _BROKEN_OFF:
+                    file.unlink()
 
     def path(self, sha256: str) -> Path:
         """Returns where the blob of this hash lies."""

@@ -50,6 +50,7 @@ class Sweeper:
 
     def once(self) -> None:
         """One sweep."""
+        self._ctx.database.write(partial(sweep.tick, ctx=self._ctx))  # whatever fails below
         self._ctx.database.write(self._settle)
         if self._keeping.acquire(blocking=False):
             try:
@@ -61,7 +62,6 @@ class Sweeper:
             self._collect()
 
     def _settle(self, tx: Tx) -> None:
-        sweep.tick(tx, self._ctx)
         sweep.settle_overdue(tx, self._ctx)
         sweep.end_overtime(tx, self._ctx)
 

@@ -115,7 +115,7 @@ class Data:
         self._http = http
 
     def add(self, path: Path) -> wire.DataView:
-        """Uploads a file unless the server has it; returns its hash and name."""
+        """Uploads a file; returns its hash, and the name under which the server first got it."""
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -198,7 +198,7 @@ class Attempt:
         self._http.request("POST", f"{self._path}/log", content=content, headers=headers)
 
     def upload(self, sha256: str, path: Path) -> None:
-        """Uploads a checkpoint file; a blob the server has is not sent twice."""
+        """Uploads a checkpoint file; the same file again changes nothing."""
         with path.open("rb") as file:
             chunks = iter(lambda: file.read(_CHUNK), b"")
             self._http.request("PUT", f"/blobs/{sha256}", content=chunks, headers=self._headers)

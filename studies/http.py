@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from studies.errors import InvalidInput, ServerUnreachable, Unauthorized, from_problem
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
+_AGAIN: Final = (429, 502, 503, 504)  # a proxy says 502 and 504 while its server is away
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -117,7 +118,7 @@ class Http:
             problem = {}
         problem = problem if isinstance(problem, dict) else {}
         problem.setdefault("detail", f"HTTP {response.status_code} from {response.url}")
-        if response.status_code in (429, 503):
+        if response.status_code in _AGAIN:
             problem["code"] = "unavailable"
         raise from_problem(problem)
 

@@ -234,10 +234,17 @@ def _fixed_and_searched(spec: StudySpec) -> list[FieldError]:
 
 
 def _scheduler_errors(spec: StudySpec) -> list[FieldError]:
-    if spec.scheduler.kind == "none" or spec.scheduler.min_steps <= spec.train.steps:
+    steps, every, least = spec.train.steps, spec.train.evaluate_every, spec.scheduler.min_steps
+    if spec.scheduler.kind == "none":
         return []
-    message = f"{spec.scheduler.min_steps} steps is more than train.steps ({spec.train.steps})"
-    return [FieldError("scheduler.min_steps", message, "lower it, or train longer")]
+    if least > steps:
+        message = f"{least} steps is more than train.steps ({steps})"
+        return [FieldError("scheduler.min_steps", message, "lower it, or train longer")]
+    first = -(-least // every) * every  # the evaluation at which a trial is judged first
+    if first < steps:
+        return []
+    message = f"judges no trial: they end at step {steps}, with an evaluation each {every} steps"
+    return [FieldError("scheduler.min_steps", message, "lower it or train.evaluate_every")]
 
 
 def _grid_errors(spec: StudySpec, space: SearchSpace) -> list[FieldError]:

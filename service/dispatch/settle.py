@@ -114,4 +114,4 @@ def _end(tx: Tx, study: Row, trial: Row, state: TrialState) -> None:
     if storage.has_study(study.name, study.optuna_id):  # else someone has deleted it
         curve = [(row.step, objective(row)) for row in reports.visible(tx.conn, trial.id)]
         storage.end_trial(trial.optuna_id, state, trial.value, curve, trial.reason)
-    attempts.keep_newest_checkpoints(tx, trial.id, KEPT_WHEN_ENDED)
+    attempts.keep_newest_checkpoints(tx, trial.id, KEPT_WHEN_ENDED, trial.step)

@@ -65,7 +65,7 @@ def worker_lost(tx: Tx, ctx: Context, lost: Lost) -> None:
     workers.leave(tx, worker.id)
     for row in trials.of_worker(tx.conn, worker.id):
         study = studies.lock(tx, row.study_id)
-        trial = trials.get(tx.conn, row.id)
+        trial = trials.get(tx.conn, row.id, hold=True)
         if trial is None or trial.state != TrialState.RUNNING or trial.worker_id != worker.id:
             continue
         moved = settle(tx, trial, Outcome.LOST, trial.step, f"the worker is gone: {lost.reason}")

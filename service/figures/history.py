@@ -20,6 +20,7 @@ _VALUED: Final = (
     TrialState.RUNNING,
 )
 _VALUELESS: Final = (TrialState.FAILED, TrialState.CANCELLED)
+_FEW: Final = 8  # trials with a tick each
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def history(study: StudyData) -> go.Figure:
     style.add_baseline(figure, data.baseline, [n for n, _ in data.best])
     style.value_axis(figure, study.metric, data.range, data.outside)
     figure.update_layout(
-        xaxis={"title": {"text": "trial"}, "tickformat": "d"},
+        xaxis={"title": {"text": "trial"}, "tickformat": "d", **_whole_ticks(study)},
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
     return figure
@@ -123,3 +124,8 @@ def _rug(role: str, name: str, numbers: Sequence[int]) -> go.Scatter:
     return style.dots(
         role, name, x=numbers, y=foot, yaxis="y2", customdata=numbers, hovertemplate=hover
     )
+
+
+def _whole_ticks(study: StudyData) -> dict[str, int]:
+    """Returns ticks at every trial where they are few: plotly would put some between two."""
+    return {"dtick": 1} if len(study.trials) <= _FEW else {}

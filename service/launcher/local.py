@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _BACKOFF: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # before the next start [s]
 _STEADY: Final = 60.0  # a worker that lived this long starts over in the backoff [s]
 _POLL: Final = 0.1  # between looks while workers go [s]
+_SAME: Final = 5.0  # creation times this near are one process: they move with the wall clock [s]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Life:
         """Returns the live process, or None."""
         try:
             process = psutil.Process(self.pid)
-            alive = process.create_time() == self.created
+            alive = abs(process.create_time() - self.created) < _SAME
             zombie = process.status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return None
@@ -139,6 +140,8 @@ class LocalLauncher:
         for slot in living:
             if slot.life and self._alive(slot):
                 lost.append(Lost(slot.life.name, "it did not end in time"))
+            elif slot.life and slot.child and slot.child.returncode:
+                lost.append(Lost(slot.life.name, f"it ended with {slot.child.returncode}"))
             if slot.life:
                 slot.life.kill_group()
             if slot.child:

@@ -26,8 +26,8 @@ INTERRUPTED: Final = 130  # Ctrl-C, as shells count it
 
 EPILOG: Final = (
     "**Exit codes**: 0 done; 1 failed, or the study has no complete trial; 2 wrong usage, study"
-    " file or text; 3 no such study or trial; 4 no server answers, or it refuses the token;"
-    " 130 interrupted.\n\n"
+    " file or text; 3 no such study or trial, or no best one yet; 4 no server answers, or it"
+    " refuses the token; 130 `up --once` interrupted.\n\n"
     "The server is found by LMTUNE_URL and LMTUNE_TOKEN, or in the folder LMTUNE_HOME"
     " (./.lmtune), where `lmtune up` and `lmtune-server` leave both."
 )

@@ -67,12 +67,13 @@ def _run(source: Source, local: LocalServer, once: bool) -> int:
             say(f"dashboard: {client.login_link().url}")
             study = follow(client, study.name, local.check)
             code = outcome(study)
-            _summarize(client, study, local)
+            _summarize(client, study, local, once)
             if not once:
                 say("serving until Ctrl-C")
                 local.serve()
         except KeyboardInterrupt:
             say("ending: the workers checkpoint what they train (again: at once)")
+            say("the study stays; the same command goes on with it")
             raise
     return code
 
@@ -112,13 +113,14 @@ def _same(wanted: dict[str, Any], document: dict[str, Any]) -> bool:
     return spec.model_dump(mode="json", by_alias=True) == wanted
 
 
-def _summarize(client: Client, study: StudyView, local: LocalServer) -> None:
+def _summarize(client: Client, study: StudyView, local: LocalServer, once: bool) -> None:
     say()
     say(f"study {study.name}: {shown.state_of(study)}, {shown.progress(study)} trials")
     if study.best is not None:
         for line in shown.best_lines(study, client.studies.best(study.name)):
             say(line)
-    say(f"dashboard: {client.login_link().url}")
+    link = "start `lmtune-server` and open the link that it prints"
+    say(f"dashboard: {link if once else client.login_link().url}")
     say(f"database: {local.database}")
 
 
