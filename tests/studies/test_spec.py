@@ -108,6 +108,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"search__dropout": {"uniform": [0, 0.5], "points": 2}}, "search.dropout.points", "remove it"),
     ({"sampler": {"kind": "anneal"}}, "sampler.kind", "'random', 'tpe', 'qmc' or 'grid'"),
     ({"scheduler": {"kind": "asha", "min_steps": 9}}, "scheduler.min_steps", "train.steps (4)"),
+    ({"scheduler": {"kind": "asha", "min_steps": 4}}, "scheduler.min_steps", "judges no trial"),
     ({"objective": {"metric": "accuracy"}}, "objective.metric", "'validation_loss'"),
     ({"budget": {"trials": 0}}, "budget.trials", "greater than or equal to 1"),
     ({"budget": {"wall_time": "ten minutes"}}, "budget.wall_time", "write 90s, 10m, 1h30m or 2d"),
