@@ -20,8 +20,8 @@ from tests.harness.process import wait_for
 WORKER = """
 import json, os, signal, subprocess, sys, time
 from pathlib import Path
-if os.environ.get("STUB") == "deaf":
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+deaf = os.environ.get("STUB") == "deaf"
+signal.signal(signal.SIGTERM, signal.SIG_IGN if deaf else lambda *_: sys.exit(0))
 child = subprocess.Popen(["sleep", "300"])
 name = sys.argv[sys.argv.index("--name") + 1]
 said = {"pid": os.getpid(), "child": child.pid, "argv": sys.argv, "env": dict(os.environ)}
