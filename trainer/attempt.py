@@ -56,7 +56,7 @@ class AttemptRun:
         self._calls, self._child, self._patience = calls, child, patience
         self._uploads = Uploads(calls, self._call, code_hash)
         self.step = calls.grant.resume.step if calls.grant.resume else 0
-        self._reported = self.step  # last step whose report is stored
+        self._reported = 0  # last step whose report this attempt has stored
         self._asked: Outcome | None = None
         self._training = False  # whether the child has been told of the trial and is not done
         self._job: dict[str, Any] = {}

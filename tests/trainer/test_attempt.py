@@ -153,6 +153,15 @@ def test_a_preempted_trial_resumes_to_the_same_bits(server, run, recipe, expecte
     assert numerics(trial) == expected(trial.recipe)
 
 
+def test_a_trial_preempted_twice_between_two_reports_keeps_both_checkpoints(server, run, recipe):
+    trial = server.add(recipe(steps=20_000, evaluate_every=20_000))
+    first = run(trial, before=preempted(trial)).final_step
+    trial.steps.clear()
+    end = run(trial, before=lambda run: when(lambda: max(trial.steps, default=0) > first,
+                                             lambda: run.ask("preempted")))  # fmt: skip
+    assert 0 < first < end.final_step == trial.checkpoints[-1].step
+
+
 def test_what_is_asked_before_the_child_was_told_is_heard(server, run, recipe):
     trial = server.add(recipe(steps=20_000))
     end = run(trial, before=lambda attempt: attempt.ask("preempted"))
