@@ -154,6 +154,8 @@ class Supervisor:
         )
         try:
             self._idle = True
+            if self._going.is_set():  # asked just before: nothing interrupts the wait
+                return None
             grant = self._patience.call(lambda: self._client.claim(self._worker_id, body))
             self._idle = False
         except _AskedToGo:
