@@ -30,6 +30,10 @@ _BUSY_MS: Final = 30_000  # how long SQLite waits for a foreign reader [ms]
 _WAL_FIXED: Final = {(3, 44): 6, (3, 50): 7}  # backports of 3.51.3's fix of the WAL-reset bug
 
 
+class Repeat(Exception):
+    """Raised by a write that is to be undone and run again: what it built on has changed."""
+
+
 class Tx:
     """One transaction: its connection, the time, and what to undo outside the database."""
 
@@ -124,12 +128,10 @@ class Database:
         for left in reversed(range(TRIES)):
             try:
                 return self._once(work)
-            except DBAPIError as error:
+            except (DBAPIError, OverflowError, Repeat) as error:
                 if left == 0 or not _repeatable(error):
                     raise _translated(error) from error
                 time.sleep(0.01 * 2 ** (TRIES - left))
-            except OverflowError as error:
-                raise _translated(error) from error
         raise AssertionError("unreachable")
 
     def _once(self, work: Callable[[Tx], ResultT]) -> ResultT:
@@ -168,18 +170,19 @@ def _configure_sqlite(engine: sa.Engine, begin: str, *, query_only: bool) -> Non
     sa.event.listen(engine, "begin", lambda conn: conn.exec_driver_sql(begin))
 
 
-def _repeatable(error: DBAPIError) -> bool:
+def _repeatable(error: Exception) -> bool:
     """True when the transaction surely had no effect and may simply be run again."""
-    state = getattr(error.orig, "sqlstate", None)
-    return state in ("40001", "40P01") or "database is locked" in str(error.orig)
+    orig = getattr(error, "orig", None)
+    conflict = getattr(orig, "sqlstate", None) in ("40001", "40P01")
+    return isinstance(error, Repeat) or conflict or "database is locked" in str(orig)
 
 
-def _translated(error: DBAPIError | OverflowError) -> Exception:
+def _translated(error: Exception) -> Exception:
     """Returns the error for the caller: a fault of the moment or of the caller's, or as it is."""
     if isinstance(error, OverflowError | sa.exc.DataError):
         message = "holds a number or a character that no column takes"
         return InvalidInput.of("request", message)
-    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+    if isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError | Repeat):
         return Unavailable("the database does not answer; try again")
     return error
 

@@ -22,7 +22,8 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.orm import Session
 
-from studies.errors import DuplicateName, StartupError
+from service.store.database import Repeat
+from studies.errors import Conflict, DuplicateName, StartupError
 from studies.trial import TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -82,20 +83,26 @@ class BoundStorage(RDBStorage):
 
     def next_number(self, study_id: int) -> int:
         """Returns the number that the study's next trial will get, holding Optuna's study row."""
-        with self.session() as session:
-            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+        held = models.StudyModel.__table__  # not by a session: its savepoint's end lets the row go
+        row = sa.select(held.c.study_id).where(held.c.study_id == study_id).with_for_update()
+        if self._bound.execute(row).first() is None:
+            raise Conflict("its study is no longer in Optuna's tables")
         table = models.TrialModel.__table__
         count = sa.select(sa.func.count()).where(table.c.study_id == study_id)
         return int(self._bound.execute(count).scalar_one())
 
     def create_trial(self, study_id: int, trial: FrozenTrial) -> int:
-        """Writes a RUNNING trial; returns Optuna's id of it. Tries once: we retry transactions."""
+        """Writes a RUNNING trial; returns Optuna's id of it. Tries once: we retry transactions.
+
+        Raises:
+            Repeat: Optuna gives it another number than it was asked for.
+        """
         with self.session() as session, session.begin():
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
             row = self._get_prepared_new_trial(study_id, trial, session)
             session.flush()
             if row.number != trial.number:
-                raise AssertionError(f"Optuna numbers {row.number}, not {trial.number}")
+                raise Repeat(f"Optuna numbers {row.number}, not {trial.number}")
             return int(row.trial_id)
 
     def end_trial(

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import tokens
-from service.store.database import TRIES, Database, wal_is_safe
+from service.store.database import TRIES, Database, Repeat, wal_is_safe
 from service.store.migrate import migrate
 from studies.errors import StartupError, Unavailable
 from tests.harness.postgres import Postgres
@@ -70,6 +70,19 @@ def test_a_database_that_stays_locked_is_unavailable(small_world: World) -> None
     with pytest.raises(Unavailable):
         small_world.db.write(work)
     assert (keys(small_world), len(calls)) == ([], TRIES)
+
+
+def test_a_write_may_ask_to_be_run_again(world: World) -> None:
+    calls: list[int] = []
+
+    def work(tx):
+        calls.append(1)
+        tokens.add(tx, f"try {len(calls)}", "token", None)
+        if len(calls) < 3:
+            raise Repeat("what it built on has changed")
+
+    world.db.write(work)
+    assert keys(world) == ["try 3"]
 
 
 def test_writes_at_once_all_happen(world: World) -> None:
