@@ -264,3 +264,10 @@ def test_a_token_that_cannot_be_kept_is_one_clear_line(tmp_path) -> None:
     (tmp_path / "token").mkdir()
     with pytest.raises(StartupError, match="cannot keep the token in"):
         auth.home_token(tmp_path)
+
+
+def test_an_empty_token_is_refused(tmp_path) -> None:
+    """The machine may stop between the file and its content; nothing must let nobody in."""
+    (tmp_path / "token").touch()
+    with pytest.raises(StartupError, match="is empty"):
+        auth.home_token(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -85,3 +86,12 @@ def test_a_folder_that_cannot_be_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match=r"cannot write the blobs in .*: Not a directory"):
         BlobFolder(tmp_path / "file" / "blobs")
+
+
+def test_an_upload_that_a_killed_server_left_is_removed_after_a_day(folder: BlobFolder) -> None:
+    old, new = (folder.folder / "incoming" / name for name in ("old", "new"))
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    BlobFolder(folder.folder)
+    assert files(folder) == [new]

@@ -109,6 +109,18 @@ def test_one_is_kept_when_the_trial_ends(world: World) -> None:
     assert [row.step for row in world.rows("checkpoints")] == [30]
 
 
+def test_the_step_that_counts_keeps_its_checkpoint(world: World) -> None:
+    """Early stopping: its pointer was among the newest, so pointing again changes nothing."""
+    world.open()
+    held = world.worker().claim()
+    held.report((10, 1.0), (20, 2.0))
+    held.checkpoint(10)
+    held.checkpoint(20)
+    held.checkpoint(10)
+    held.finish("ok", 10)
+    assert [row.step for row in world.rows("checkpoints")] == [10]
+
+
 def test_a_checkpoint_that_cannot_be_used_is_marked_and_its_reports_hidden(world: World) -> None:
     world.open()
     held = world.worker().claim()
