@@ -86,7 +86,8 @@ class Database:
         try:
             if not self.sqlite:
                 engine = sa.create_engine(self.url, pool_pre_ping=True, pool_size=WRITERS + 8)
-                return engine, engine
+                snapshot = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                return engine.execution_options(**snapshot), engine
             reader, writer = sa.create_engine(self.url), sa.create_engine(self.url, pool_size=1)
         except (ImportError, sa.exc.ArgumentError) as error:
             raise StartupError(f"the database driver is missing: {error}") from None

@@ -102,6 +102,17 @@ def test_a_reader_cannot_write(small_world: World) -> None:
         small_world.db.read(lambda conn: conn.execute(sa.text("DELETE FROM lmtune_tokens")))
 
 
+def test_a_read_sees_one_state_of_the_database(world: World) -> None:
+    def look(conn: sa.Connection) -> list[int]:
+        count = sa.text("SELECT count(*) FROM lmtune_tokens")
+        before = conn.execute(count).scalar_one()
+        if not world.db.sqlite:  # there a reader in a rollback journal would hold the writer up
+            world.db.write(lambda tx: tokens.add(tx, "meanwhile", "token", None))
+        return [before, conn.execute(count).scalar_one()]
+
+    assert world.db.read(look) == [0, 0]
+
+
 def test_a_foreign_reader_delays_a_write_and_does_not_lose_it(small_world: World) -> None:
     """A notebook that holds its read for a while: in rollback mode the commit waits for it."""
     path = small_world.db.url.database
