@@ -14,6 +14,7 @@ from typing import IO, Annotated, Final
 import typer
 import uvicorn
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from service import auth
 from service.app import admit_token, create_app, forget_home, open_home, open_parts
@@ -109,6 +110,8 @@ def main() -> None:
         cli()
     except LmtuneError as error:
         _fail(str(error))
+    except SettingsError as error:
+        _fail(f"{error}; write it as JSON (docs/operations.md)")
     except ValidationError as error:
         wrong = error.errors()[0]
         _fail(f"LMTUNE_{str(wrong['loc'][0]).upper()}: {wrong['input']!r}: {wrong['msg']}")
