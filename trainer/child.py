@@ -100,7 +100,7 @@ def train_one(pipe: Pipe, order: Mapping[str, Any]) -> None:
 def serve(pipe: Pipe) -> None:
     """Trains what it is told to until it is told to quit; raises EOFError without a parent."""
     gc.freeze()  # what the imports made stays: the collection after each trial passes over it
-    pipe.send("ready", device=device.choose_device().type)
+    pipe.send("ready", device=device.short_name(device.choose_device()))
     while (order := pipe.receive()) is not None and order["kind"] != "quit":
         if order["kind"] == "train":  # an `end` may come too late for its trial
             train_one(pipe, order)

@@ -26,6 +26,11 @@ def choose_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def short_name(device: torch.device) -> str:
+    """Returns what lists of workers show: cpu, or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def describe(device: torch.device) -> dict[str, Any]:
     """Returns the facts of device and libraries that a trial's environment shows."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
