@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from service.leases import LeaseTimes
-from service.store import trials
+from service.store import studies, trials
 from service.store.database import Connection, Database, Row, Tx
 from service.tuning.mirror import Mirror, Seen
+from studies.errors import NotFound
 from studies.spec import StudySpec
 from studies.trial import TrialState
 
@@ -20,6 +21,7 @@ class Studies:
     def __init__(self) -> None:
         self._specs: dict[int, StudySpec] = {}
         self._mirrors: dict[int, Mirror] = {}
+        self._of_trial: dict[int, int] = {}
         self._lock = threading.Lock()
 
     def spec(self, study: Row) -> StudySpec:
@@ -28,6 +30,21 @@ class Studies:
         if found is None:
             found = self._specs[study.id] = StudySpec.model_validate(study.spec)
         return found
+
+    def of_trial(self, conn: Connection, trial_id: int) -> tuple[int, StudySpec]:
+        """Returns the id and the specification of a trial's study; raises NotFound.
+
+        Looked up once: a trial stays in its study.
+        """
+        study_id = self._of_trial.get(trial_id)
+        spec = None if study_id is None else self._specs.get(study_id)
+        if study_id is not None and spec is not None:
+            return study_id, spec
+        study = studies.of_trial(conn, trial_id)
+        if study is None:
+            raise NotFound(f"there is no trial {trial_id}")
+        self._of_trial[trial_id] = study.id
+        return study.id, self.spec(study)
 
     def mirror(self, tx: Tx, study: Row) -> Mirror:
         """Returns the study's mirror, up to date. The caller holds the study's lock.

@@ -59,7 +59,7 @@ class Parts:
 
     async def awrite(self, work: Callable[[Tx], ResultT]) -> ResultT:
         """Hands a write to the writer from an async route; returns when it is durable."""
-        return await asyncio.wrap_future(self.ctx.database.submit(work))
+        return await self.ctx.database.asubmit(work)
 
 
 def parts(request: Request) -> Parts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -11,6 +11,12 @@ from service.leases import Clock
 from service.store.database import Connection, Row, Tx
 from service.store.tables import clock, studies, trials, workers
 from studies.trial import TrialState
+
+_SEEN: Final = (  # built once: each heartbeat runs it
+    workers.update()
+    .where(workers.c.id == sa.bindparam("id_seen"))
+    .values(seen_at=sa.bindparam("seen_at"), seen_t=sa.bindparam("seen_t"))
+)
 
 
 def insert(tx: Tx, **values: Any) -> Row:
@@ -48,11 +54,8 @@ def number_claim(tx: Tx, worker_id: int, seq: int) -> bool:
 
 def seen(tx: Tx, worker_id: int, **values: Any) -> None:
     """Records that the worker was heard of now."""
-    tx.conn.execute(
-        workers.update()
-        .where(workers.c.id == worker_id)
-        .values(seen_at=tx.now, seen_t=tx.t, **values)
-    )
+    statement = _SEEN.values(**values) if values else _SEEN
+    tx.conn.execute(statement, {"id_seen": worker_id, "seen_at": tx.now, "seen_t": tx.t})
 
 
 def leave(tx: Tx, worker_id: int) -> None:
