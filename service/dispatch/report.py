@@ -41,11 +41,14 @@ _DECISIONS = {
 
 def heartbeat(tx: Tx, ctx: Context, key: AttemptKey, body: wire.HeartbeatBody) -> Decision:
     """Renews the lease; returns what is wanted of the trial."""
-    trial = _fenced(tx, ctx, key, body.step)
-    workers.seen(tx, trial.worker_id)
+    held = trials.beat(tx, key, ctx.lease.lease, body.step)
+    if held is None:
+        raise _refusal(tx, key)
+    worker_id, desired = held
+    workers.beat(tx, worker_id)
     if body.environment is not None:
         attempts.update(tx, key.trial_id, key.attempt, environment=body.environment)
-    return _DECISIONS[Desired(trial.desired)]
+    return _DECISIONS[desired]
 
 
 def record_report(
@@ -81,15 +84,19 @@ def record_report(
 def _take_plain(
     tx: Tx, ctx: Context, key: AttemptKey, study_id: int, spec: StudySpec, item: wire.ReportItem
 ) -> wire.ReportAnswer | None:
-    """Stores one new report that no scheduler looks at, in two statements; None: it is not one."""
-    value = _objective_of(spec, item)
-    moved = trials.advance(
-        tx, key, ctx.lease.lease, item.step, value if math.isfinite(value) else None
-    )
-    if moved is None:  # a duplicate, out of order, or not of the holder: see record_report
+    """Stores one new report that no scheduler looks at, in two statements.
+
+    Returns None, and has done nothing, where it is not one: `record_report` then says why.
+    """
+    value = item.metrics.get(spec.objective.metric)
+    if value is None:
         return None
-    at_end = item.step >= moved.max_step
-    decision = Decision.CONTINUE if at_end else _DECISIONS[Desired(moved.desired)]
+    stored = value if math.isfinite(value) else None
+    moved = trials.advance(tx, key, study_id, ctx.lease.lease, item.step, stored)
+    if moved is None:  # a duplicate, out of order, or not of the holder
+        return None
+    desired, max_step = moved
+    decision = Decision.CONTINUE if item.step >= max_step else _DECISIONS[desired]
     _insert(tx, study_id, key, item, value, decision)
     return wire.ReportAnswer(accepted_through=item.step, decision=decision, duplicate=False)
 
@@ -203,19 +210,14 @@ def _store(tx: Tx, spec: StudySpec, trial: Row, item: wire.ReportItem) -> tuple[
     """Stores a new report; returns the decision it brings about and the trial as it is now."""
     if item.step <= trial.step or item.step > trial.max_step:
         raise Conflict(f"step {item.step} is not in ({trial.step}, {trial.max_step}]")
-    value = _objective_of(spec, item)
+    value = item.metrics.get(spec.objective.metric)
+    if value is None:
+        raise InvalidInput.of("items.metrics", f"lacks the objective {spec.objective.metric}")
     decision = _decide(tx, spec, trial, item.step, value)
     key = AttemptKey(trial.id, trial.attempt, trial.lease_hash)
     _insert(tx, trial.study_id, key, item, value, decision)
     stored = value if math.isfinite(value) else None
     return decision, trials.update(tx, trial.id, step=item.step, value=stored)
-
-
-def _objective_of(spec: StudySpec, item: wire.ReportItem) -> float:
-    value = item.metrics.get(spec.objective.metric)
-    if value is None:
-        raise InvalidInput.of("items.metrics", f"lacks the objective {spec.objective.metric}")
-    return value
 
 
 def _insert(

@@ -62,7 +62,7 @@ class Parts:
         return await self.ctx.database.asubmit(work)
 
 
-def parts(request: Request) -> Parts:
+async def parts(request: Request) -> Parts:
     """Returns the app's parts."""
     return cast(Parts, request.app.state.parts)
 

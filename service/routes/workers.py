@@ -19,7 +19,7 @@ POLL_SECONDS: Final = 1.0  # a waiting claim looks again: other servers and leas
 LOG_BYTES: Final = 65_536  # of one call
 
 
-def attempt_key(
+async def attempt_key(
     trial_id: int, attempt: int, lease: Annotated[str, Header(alias=wire.LEASE_HEADER)]
 ) -> AttemptKey:
     """Returns who writes: the attempt and the hash of its lease token."""

@@ -121,7 +121,7 @@ def wal_is_safe(version: tuple[int, int, int]) -> bool:
 
 
 def _configure_sqlite(engine: sa.Engine, begin: str, *, query_only: bool) -> None:
-    journal = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "DELETE"
+    journal = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "PERSIST"
 
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves

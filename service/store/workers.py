@@ -9,13 +9,14 @@ import sqlalchemy as sa
 
 from service.leases import Clock
 from service.store.database import Connection, Row, Tx
+from service.store.prepared import Prepared
 from service.store.tables import clock, studies, trials, workers
 from studies.trial import TrialState
 
-_SEEN: Final = (  # built once: each heartbeat runs it
+_BEAT: Final = Prepared(
     workers.update()
-    .where(workers.c.id == sa.bindparam("id_seen"))
-    .values(seen_at=sa.bindparam("seen_at"), seen_t=sa.bindparam("seen_t"))
+    .where(workers.c.id == sa.bindparam("of_worker"))
+    .values(seen_at=sa.bindparam("at"), seen_t=sa.select(clock.c.t).scalar_subquery())
 )
 
 
@@ -54,8 +55,16 @@ def number_claim(tx: Tx, worker_id: int, seq: int) -> bool:
 
 def seen(tx: Tx, worker_id: int, **values: Any) -> None:
     """Records that the worker was heard of now."""
-    statement = _SEEN.values(**values) if values else _SEEN
-    tx.conn.execute(statement, {"id_seen": worker_id, "seen_at": tx.now, "seen_t": tx.t})
+    tx.conn.execute(
+        workers.update()
+        .where(workers.c.id == worker_id)
+        .values(seen_at=tx.now, seen_t=tx.t, **values)
+    )
+
+
+def beat(tx: Tx, worker_id: int) -> None:
+    """Does as `seen`, for every heartbeat."""
+    _BEAT.run(tx.conn, {"of_worker": worker_id, "at": tx.now})
 
 
 def leave(tx: Tx, worker_id: int) -> None:
