@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from service.leases import LeaseTimes
-from service.store import studies, trials
-from service.store.database import Connection, Database, Row, Tx
-from service.tuning.mirror import Mirror, Seen
+from service.store import studies
+from service.store.database import Connection, Database, Row
+from service.tuning.mirror import Mirror
 from studies.errors import NotFound
 from studies.spec import StudySpec
-from studies.trial import TrialState
 
 
 class Studies:
@@ -22,7 +22,7 @@ class Studies:
         self._specs: dict[int, StudySpec] = {}
         self._mirrors: dict[int, Mirror] = {}
         self._of_trial: dict[int, int] = {}
-        self._lock = threading.Lock()
+        self._turns: dict[int, threading.Lock] = {}
 
     def spec(self, study: Row) -> StudySpec:
         """Returns the study's specification, parsed once: it never changes."""
@@ -46,31 +46,13 @@ class Studies:
         self._of_trial[trial_id] = study.id
         return study.id, self.spec(study)
 
-    def mirror(self, tx: Tx, study: Row) -> Mirror:
-        """Returns the study's mirror, up to date. The caller holds the study's lock.
-
-        If the transaction does not commit, the mirror is thrown away with it.
-        """
-        with self._lock:
-            mirror = self._mirrors.get(study.id) or Mirror(self.spec(study))
-            self._mirrors[study.id] = mirror
-        tx.on_rollback(lambda: self.forget(study.id))
-        refresh(tx.conn, study, mirror)
-        return mirror
-
-    def forget(self, study_id: int) -> None:
-        """Throws a mirror away."""
-        with self._lock:
-            self._mirrors.pop(study_id, None)
-
-
-def refresh(conn: Connection, study: Row, mirror: Mirror) -> None:
-    """Shows the mirror every trial that changed since it last looked."""
-    rows = trials.changed_since(conn, study.id, mirror.revision)
-    seen = (
-        Seen(row.number, TrialState(row.state), row.params, row.step, row.value) for row in rows
-    )
-    mirror.take(seen, study.revision)
+    @contextmanager
+    def turn(self, study: Row) -> Iterator[Mirror]:
+        """Lends the study's mirror to one caller at a time, who holds no transaction."""
+        with self._turns.setdefault(study.id, threading.Lock()):
+            mirror = self._mirrors.pop(study.id, None) or Mirror(self.spec(study))
+            yield mirror
+            self._mirrors[study.id] = mirror  # after an error it is made anew
 
 
 @dataclass(frozen=True)

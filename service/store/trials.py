@@ -201,12 +201,15 @@ def page(
     return conn.execute(statement.order_by(trials.c.number).limit(limit)).all()
 
 
-def changed_since(conn: Connection, study_id: int, revision: int) -> Sequence[Row]:
-    """Returns trials whose state changed after this revision of the study, by number."""
+def changed_since(
+    conn: Connection, study_id: int, revision: int, limit: int | None = None
+) -> Sequence[Row]:
+    """Returns trials whose state changed after this revision of the study, in that order."""
     return conn.execute(
         sa.select(trials)
         .where(trials.c.study_id == study_id, trials.c.revision > revision)
-        .order_by(trials.c.number)
+        .order_by(trials.c.revision)
+        .limit(limit)
     ).all()
 
 

@@ -48,9 +48,14 @@ def number_claim(tx: Tx, worker_id: int, seq: int) -> bool:
     done = tx.conn.execute(
         workers.update()
         .where(workers.c.id == worker_id, workers.c.claim_seq < seq)
-        .values(claim_seq=seq, seen_at=tx.now, seen_t=tx.t, gone=False)
+        .values(claim_seq=seq, claim_open=True, seen_at=tx.now, seen_t=tx.t, gone=False)
     )
     return done.rowcount == 1
+
+
+def close_claim(tx: Tx, worker_id: int) -> None:
+    """Records that the worker's newest claim has its answer."""
+    tx.conn.execute(workers.update().where(workers.c.id == worker_id).values(claim_open=False))
 
 
 def seen(tx: Tx, worker_id: int, **values: Any) -> None:
@@ -69,7 +74,7 @@ def beat(tx: Tx, worker_id: int) -> None:
 
 def leave(tx: Tx, worker_id: int) -> None:
     """Records that the worker is gone; whatever it claimed last is stale."""
-    seen(tx, worker_id, gone=True, claim_seq=workers.c.claim_seq + 1)
+    seen(tx, worker_id, gone=True, claim_seq=workers.c.claim_seq + 1, claim_open=False)
 
 
 def recent(conn: Connection, limit: int = 200) -> Sequence[Row]:
