@@ -106,15 +106,18 @@ def mark_bad(tx: Tx, trial_id: int, above_step: int) -> None:
     )
 
 
-def keep_newest_checkpoints(
-    tx: Tx, trial_id: int, keep: int, final_step: int | None = None
-) -> None:
-    """Drops a trial's pointers but those written last; that of `final_step` stays before any."""
-    final = sa.case((checkpoints.c.step == final_step, 0), else_=1)
+def keep_newest_checkpoints(tx: Tx, trial_id: int, keep: int, step: int) -> None:
+    """Drops a trial's pointers but those of the highest steps; that of `step` stays before any.
+
+    Not those written last: a pointer may come again, late, and the wall clock may go back.
+    """
+    wanted = sa.case((checkpoints.c.step == step, 0), else_=1)
     newest = (
         sa.select(checkpoints.c.attempt, checkpoints.c.step)
         .where(checkpoints.c.trial_id == trial_id)
-        .order_by(final, checkpoints.c.created_at.desc(), checkpoints.c.step.desc())
+        .order_by(
+            checkpoints.c.bad, wanted, checkpoints.c.step.desc(), checkpoints.c.attempt.desc()
+        )
         .limit(keep)
     )
     kept = [(row.attempt, row.step) for row in tx.conn.execute(newest)]

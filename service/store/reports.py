@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
 from service.store.database import Connection, Row, Tx
-from service.store.prepared import Prepared
 from service.store.tables import reports, trials
 from studies.trial import TrialState
-
-_INSERT: Final = Prepared(
-    reports.insert(), [column.name for column in reports.columns if not column.primary_key]
-)
 
 
 def get(conn: Connection, trial_id: int, attempt: int, step: int) -> Row | None:
@@ -30,7 +25,7 @@ def get(conn: Connection, trial_id: int, attempt: int, step: int) -> Row | None:
 
 def insert(tx: Tx, **values: Any) -> None:
     """Stores a report with the decision it brought about."""
-    _INSERT.run(tx.conn, {**values, "superseded": False})
+    tx.conn.execute(reports.insert().values(**values))
 
 
 def visible(conn: Connection, trial_id: int) -> Sequence[Row]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from service.dispatch import sweep
@@ -97,6 +99,30 @@ def test_the_two_newest_are_kept(world: World) -> None:
     for step in (11, 12, 13, 14):
         held.checkpoint(step, last=10)
     assert [row.step for row in world.rows("checkpoints")] == [13, 14]
+
+
+def test_pointers_that_come_again_late_drop_none_that_is_newer(world: World) -> None:
+    world.open()
+    held = world.worker().claim()
+    held.report((10, 1.0))
+    for step in (11, 12, 13, 14, 11, 12):
+        held.checkpoint(step, last=10)
+    assert resume_step(world) == 14
+
+
+def test_a_pointer_is_newer_by_its_step_whatever_the_wall_clock_says(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open()
+    held = world.worker().claim()
+    held.report((10, 1.0))
+    held.checkpoint(11, last=10)
+    held.checkpoint(12, last=10)
+    day_before = time.time() - 86_400
+    monkeypatch.setattr(time, "time", lambda: day_before)
+    held.checkpoint(13, last=10)
+    held.checkpoint(14, last=10)
+    assert resume_step(world) == 14
 
 
 def test_one_is_kept_when_the_trial_ends(world: World) -> None:
