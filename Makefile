@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the recipes share .venv; tests and workers are parallel inside
-.PHONY: help run setup test test-all check docs lock clean FORCE
+.PHONY: help run setup test test-all storm check docs lock clean FORCE
 
 BIN := .venv/bin
 # Install again when the requirements change, when options are given, or when the folder was moved.
@@ -34,6 +34,11 @@ test: .venv/.dev ## run the tests but the slow ones; installs Chromium and Postg
 test-all: .venv/.dev ## run every test
 	@.ci/tools
 	@$(BIN)/python -m pytest $(ARGS)
+
+storm: .venv/.dev ## break everything for real and count what is lost; SEED, TRIALS, FAULTS, DB=sqlite|postgres
+	@.ci/tools
+	@$(BIN)/python -m tests.chaos.storm $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) \
+	  $(if $(FAULTS),--faults $(FAULTS)) $(if $(DB),--db $(DB)) $(ARGS)
 
 check: .venv/.dev ## lint, format, types, import contracts, docs
 	@$(BIN)/ruff check --quiet .

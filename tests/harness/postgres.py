@@ -29,42 +29,31 @@ def find_programs() -> Path | None:
 class Postgres:
     """PostgreSQL on a free port of the loopback; `database()` makes a new, empty database.
 
-    It runs with fsync off: for tests that crash our processes, never for ones that crash it.
+    With fsync off it is for tests that crash our processes, never for ones that crash it.
     """
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, *, fsync: bool = False) -> None:
         self.port = free_port()
+        self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="lmtune-pg-"))
         self._user = self._unprivileged()
         if self._user is not None:  # PostgreSQL refuses to run as root
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
-        data = self._folder / "data"
-        self._run(
-            programs / "initdb",
-            "--no-sync",
-            "-A",
-            "trust",
-            "-U",
-            "lmtune",
-            "-E",
-            "UTF8",
-            "-D",
-            data,
-        )
-        with (self._folder / "log").open("wb") as log:
-            options = ["fsync=off", f"unix_socket_directories={self._folder}"]
-            flags = [word for option in options for word in ("-c", option)]
+        trust = ["--no-sync", "-A", "trust", "-U", "lmtune", "-E", "UTF8"]
+        self._run(programs / "initdb", *trust, "-D", self._folder / "data")
+        self._options = [
+            f"fsync={'on' if fsync else 'off'}",
+            f"unix_socket_directories={self._folder}",
+        ]
+        self.start()
+
+    def start(self) -> None:
+        """Starts the server on its data; returns when it answers."""
+        flags = [word for option in self._options for word in ("-c", option)]
+        where = ["-D", self._folder / "data", "-h", "127.0.0.1", "-p", f"{self.port}"]
+        with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [
-                    programs / "postgres",
-                    "-D",
-                    data,
-                    "-h",
-                    "127.0.0.1",
-                    "-p",
-                    f"{self.port}",
-                    *flags,
-                ],
+                [self._programs / "postgres", *where, *flags],
                 stdout=log,
                 stderr=log,
                 cwd=self._folder,
@@ -72,20 +61,25 @@ class Postgres:
             )
         wait_for(self._answers, 30, f"answer of PostgreSQL, see {self._folder}/log")
 
+    def end(self, number: signal.Signals) -> None:
+        """Ends the server: SIGINT is its fast shutdown, SIGQUIT the immediate one, a crash."""
+        self._process.send_signal(number)
+        self._process.wait(30)
+
     def database(self) -> str:
         """Returns the SQLAlchemy URL of a new, empty database."""
         name = f"t_{uuid.uuid4().hex[:12]}"
-        with self._connect() as connection:
+        with self.connect() as connection:
             connection.execute(f'CREATE DATABASE "{name}"')
         return f"postgresql+psycopg://lmtune@127.0.0.1:{self.port}/{name}"
 
     def stop(self) -> None:
         """Ends the server, its connections with it, and removes its folder."""
-        self._process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
-        self._process.wait(30)
+        self.end(signal.SIGINT)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _connect(self) -> psycopg.Connection:
+    def connect(self) -> psycopg.Connection:
+        """Returns a connection of the superuser."""
         return psycopg.connect(
             host="127.0.0.1", port=self.port, user="lmtune", dbname="postgres", autocommit=True
         )
@@ -94,7 +88,7 @@ class Postgres:
         if self._process.poll() is not None:
             raise RuntimeError(f"PostgreSQL ended: {(self._folder / 'log').read_text()}")
         try:
-            self._connect().close()
+            self.connect().close()
         except psycopg.OperationalError:
             return False
         return True

@@ -1,0 +1,29 @@
+"""A small storm on each database, as `make storm` runs it: nothing is lost or counted twice."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.harness.process import ROOT
+
+ZEROS = re.compile(r"lost=0 duplicated=0 stuck=0 mismatched=0 trials=\d+ faults=60 \((.*)\)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("db", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_a_storm_loses_nothing(db: str, request: pytest.FixtureRequest) -> None:
+    if db == "postgres":
+        request.getfixturevalue("postgres")  # skips where its programs are missing
+    command = [sys.executable, "-m", "tests.chaos.storm", "--trials=100", "--faults=60", "--seed=7"]
+    done = subprocess.run(
+        [*command, f"--db={db}"], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-6_000:]
+    last = ZEROS.match(done.stdout.splitlines()[-1])
+    assert last, done.stdout
+    kinds = {kind.split(":")[0] for kind in last[1].split()}
+    assert {"F1", "F2", "F3", "F6", "F7", "F13", "F15"} <= kinds, last[1]
