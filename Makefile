@@ -52,8 +52,9 @@ bench-%: .venv/.dev ## run tests/benchmarks/%.py; OUT=FILE keeps its numbers
 	@[ -e tests/benchmarks/$*.py ] || { echo "no such benchmark; there are: $(BENCHMARKS)" >&2; exit 2; }
 	@$(BIN)/python -m tests.benchmarks.$* $(if $(OUT),--out "$(OUT)")
 
-docs: .venv/.dev ## write docs/search-space.md and the README's tree from the code
+docs: .venv/.dev ## write the parts of docs and README that are made of the code
 	@$(BIN)/python -m studies.reference
+	@$(BIN)/python -m tests.harness.lifecycle
 	@$(BIN)/python -m tests.harness.tree
 
 lock: .venv/.dev ## write constraints.txt anew from the newest releases that fit pyproject.toml

@@ -6,6 +6,7 @@ worker, numbered 1, 2, 3 ...: the fencing token. See docs/trial-lifecycle.md.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -60,44 +61,81 @@ class Decision(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How an attempt ended."""
+    """How an attempt ended; `ENDS` says what each means."""
 
-    OK = "ok"  # trained to its end
-    PRUNED = "pruned"  # stopped as the server decided
-    PAUSED = "paused"  # paused as the server decided
-    PREEMPTED = "preempted"  # the worker was asked to go; checkpointed
-    OOM = "oom"  # out of device or host memory
-    DIVERGED = "diverged"  # the loss is not finite, or ran away
-    ERROR = "error"  # an exception, or the child died
-    INCOMPATIBLE = "incompatible"  # this worker cannot run this recipe
-    HUNG = "hung"  # a heartbeat without a step for the stall time (said by the server)
-    LOST = "lost"  # the worker is gone (said by the server, never by a worker)
+    OK = "ok"
+    PRUNED = "pruned"
+    PAUSED = "paused"
+    PREEMPTED = "preempted"
+    OOM = "oom"
+    DIVERGED = "diverged"
+    ERROR = "error"
+    INCOMPATIBLE = "incompatible"
+    HUNG = "hung"
+    LOST = "lost"
 
 
-TRANSITIONS: Final[dict[TrialState, frozenset[TrialState]]] = {
-    TrialState.WAITING: frozenset(
-        {TrialState.RUNNING, TrialState.PAUSED, TrialState.PRUNED, TrialState.CANCELLED}
-    ),
-    TrialState.RUNNING: frozenset(
-        {
-            TrialState.RUNNING,  # stolen after its lease: a new attempt
-            TrialState.WAITING,
-            TrialState.PAUSED,
-            TrialState.COMPLETE,
-            TrialState.PRUNED,
-            TrialState.FAILED,
-            TrialState.CANCELLED,
-        }
-    ),
-    TrialState.PAUSED: frozenset(
-        {TrialState.WAITING, TrialState.RUNNING, TrialState.PRUNED, TrialState.CANCELLED}
-    ),
-    **{state: frozenset() for state in TERMINAL},
+# From each state, the states that may follow and what brings them about. docs/trial-lifecycle.md
+# is drawn from these tables; tests make each transition of a trial happen, and no other.
+TRANSITIONS: Final[dict[TrialState, dict[TrialState, str]]] = {
+    TrialState.WAITING: {
+        TrialState.RUNNING: "claimed",
+        TrialState.PRUNED: "study ended, and it had run before",
+        TrialState.CANCELLED: "cancelled, or unused when the study ended",
+    },
+    TrialState.RUNNING: {
+        TrialState.RUNNING: "stolen after its lease, a new attempt",
+        TrialState.WAITING: "released, or to be tried again",
+        TrialState.PAUSED: "paused",
+        TrialState.COMPLETE: "trained to its end",
+        TrialState.PRUNED: "stopped",
+        TrialState.FAILED: "diverged, out of memory, or no attempts left",
+        TrialState.CANCELLED: "cancelled",
+    },
+    TrialState.PAUSED: {
+        TrialState.WAITING: "study resumed",
+        TrialState.RUNNING: "promoted",
+        TrialState.PRUNED: "study ended",
+        TrialState.CANCELLED: "cancelled",
+    },
+    **{state: {} for state in TrialState if state in TERMINAL},
 }
 
-STUDY_TRANSITIONS: Final[dict[StudyState, frozenset[StudyState]]] = {
-    StudyState.RUNNING: frozenset({StudyState.PAUSED, StudyState.ENDING}),
-    StudyState.PAUSED: frozenset({StudyState.RUNNING, StudyState.ENDING}),
-    StudyState.ENDING: frozenset({StudyState.ENDED}),
-    StudyState.ENDED: frozenset(),
+STUDY_TRANSITIONS: Final[dict[StudyState, dict[StudyState, str]]] = {
+    StudyState.RUNNING: {
+        StudyState.PAUSED: "paused by a person, or failing",
+        StudyState.ENDING: "budget filled, wall time used up, stopped, exhausted or deleted",
+    },
+    StudyState.PAUSED: {
+        StudyState.RUNNING: "resumed",
+        StudyState.ENDING: "stopped",
+    },
+    StudyState.ENDING: {StudyState.ENDED: "no trial is live"},
+    StudyState.ENDED: {},
+}
+
+
+@dataclass(frozen=True)
+class End:
+    """An attempt's end. It is set once: an attempt that has an outcome keeps it."""
+
+    meaning: str
+    trial: frozenset[TrialState]  # what it may make of its trial, as the trial is desired
+
+
+_CANCELLED: Final = frozenset({TrialState.CANCELLED})
+_RELEASED: Final = _CANCELLED | {TrialState.WAITING, TrialState.PAUSED, TrialState.PRUNED}
+_COUNTED: Final = _RELEASED | {TrialState.FAILED}  # fails when no attempts are left
+
+ENDS: Final[dict[Outcome, End]] = {
+    Outcome.OK: End("trained to its end", _CANCELLED | {TrialState.COMPLETE, TrialState.FAILED}),
+    Outcome.PRUNED: End("stopped as the server decided", _CANCELLED | {TrialState.PRUNED}),
+    Outcome.PAUSED: End("paused as the server decided", _RELEASED),
+    Outcome.PREEMPTED: End("the worker was asked to go, and released it", _RELEASED),
+    Outcome.OOM: End("out of device or host memory", _CANCELLED | {TrialState.FAILED}),
+    Outcome.DIVERGED: End("the loss ran away", _CANCELLED | {TrialState.FAILED}),
+    Outcome.ERROR: End("an exception, or the child died", _COUNTED),
+    Outcome.INCOMPATIBLE: End("this worker cannot run the recipe", _RELEASED),
+    Outcome.HUNG: End("no step for the stall time", _COUNTED),
+    Outcome.LOST: End("the worker is gone", _COUNTED | {TrialState.RUNNING}),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,27 +30,64 @@ class Facts:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Case:
+    """A rule of `verdict`."""
+
+    when: str  # as docs/trial-lifecycle.md says it
+    holds: Callable[[Facts], bool]
+    state: TrialState
+    reason: str | None = None  # None: that of the outcome, where the trial FAILED
+
+
+CASES: Final = (  # the first that holds wins
+    Case(
+        "a person cancelled it",
+        lambda f: f.desired is Desired.CANCEL,
+        TrialState.CANCELLED,
+        "cancelled",
+    ),
+    Case(
+        "outcome `ok`, and the objective at the final step is finite",
+        lambda f: f.outcome is Outcome.OK and f.value is not None and math.isfinite(f.value),
+        TrialState.COMPLETE,
+    ),
+    Case(
+        "outcome `ok` with a value that is not finite, or `diverged`",
+        lambda f: f.outcome in (Outcome.OK, Outcome.DIVERGED),
+        TrialState.FAILED,
+        "diverged",
+    ),
+    Case("outcome `oom`", lambda f: f.outcome is Outcome.OOM, TrialState.FAILED),
+    Case(
+        "it was to be stopped (`pruned`)",
+        lambda f: f.desired is Desired.STOP,
+        TrialState.PRUNED,
+    ),
+    Case(
+        "outcome `error`, `lost` or `hung`, the fourth in a row without a newer checkpoint",
+        lambda f: f.outcome in _COUNTED and f.failures >= ATTEMPTS,
+        TrialState.FAILED,
+    ),
+    Case("it is to be paused (`paused`)", lambda f: f.desired is Desired.PAUSE, TrialState.PAUSED),
+    Case(
+        "anything else: `preempted`, `incompatible`, a first `error`, `lost` or `hung`",
+        lambda _: True,
+        TrialState.WAITING,
+    ),
+)
+
+
 def verdict(facts: Facts) -> tuple[TrialState, str | None]:
-    """Returns the trial's next state and its reason; the first match wins (docs/trial-lifecycle).
+    """Returns the trial's next state and its reason.
 
     `incompatible` is refunded: it leaves the trial WAITING for another worker.
     """
-    finite = facts.value is not None and math.isfinite(facts.value)
-    outcome, desired = facts.outcome, facts.desired
-    cases: tuple[tuple[bool, TrialState, str | None], ...] = (
-        (desired is Desired.CANCEL, TrialState.CANCELLED, "cancelled"),
-        (outcome is Outcome.OK and finite, TrialState.COMPLETE, None),
-        (outcome in (Outcome.OK, Outcome.DIVERGED), TrialState.FAILED, "diverged"),
-        (outcome is Outcome.OOM, TrialState.FAILED, "oom"),
-        (desired is Desired.STOP, TrialState.PRUNED, None),
-        (facts.failures >= ATTEMPTS and outcome in _COUNTED, TrialState.FAILED, str(outcome)),
-        (desired is Desired.PAUSE, TrialState.PAUSED, None),
-        (True, TrialState.WAITING, None),
-    )
-    state, kind = next((state, kind) for holds, state, kind in cases if holds)
-    if state is TrialState.FAILED and facts.reason:
-        return state, f"{kind}: {facts.reason}"
-    return state, kind
+    case = next(case for case in CASES if case.holds(facts))
+    if case.state is not TrialState.FAILED:
+        return case.state, case.reason
+    kind = case.reason or str(facts.outcome)
+    return case.state, f"{kind}: {facts.reason}" if facts.reason else kind
 
 
 def settle(
