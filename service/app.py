@@ -19,6 +19,7 @@ from service.dispatch.reading import Reading
 from service.launcher.base import Launcher, NoLauncher
 from service.leases import LeaseTimes
 from service.routes import blobs, dashboard, events, health, login, studies, workers
+from service.routes.express import Express
 from service.routes.parts import Bell, Parts
 from service.settings import Settings
 from service.store import tokens
@@ -90,6 +91,7 @@ def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = Non
     app.state.parts = parts
     app.state.reading = parts.reading
     app.state.gate = auth.Gate(parts.ctx.database, _host_names(settings))
+    app.add_middleware(Express, parts=parts)  # the innermost
     app.add_middleware(auth.Guard, gate=app.state.gate)
     app.add_middleware(_Edge)  # the outermost
     app.state.sweeper = sweeper

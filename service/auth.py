@@ -8,10 +8,13 @@ stored as SHA-256. A request with a cookie that changes something must come from
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import re
 import secrets
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +35,7 @@ LOGIN_SECONDS: Final = 86_400  # how long a login link may be used, once
 ALLOWED: Final = frozenset({"/healthz", "/readyz", "/login", "/static", "/favicon.ico"})
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_HOST: Final = re.compile(r"([A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
 _REMEMBERED: Final = 2.0  # how long a good token is not looked up again [s]
 
 
@@ -69,6 +73,7 @@ class Gate:
         self._database = database
         self._hosts = hosts
         self._good: dict[tuple[str, str], float] = {}  # kind, hash -> look again at [monotonic s]
+        self._asked: dict[tuple[str, str], asyncio.Task[None]] = {}  # being looked up
 
     async def __call__(self, connection: HTTPConnection) -> None:
         """Lets the request pass, or raises Unauthorized or Forbidden."""
@@ -91,22 +96,39 @@ class Gate:
         self._good.pop(("session", hashed(token)), None)
 
     async def _check(self, token: str, kind: str) -> None:
-        key = hashed(token)
-        if self._good.get((kind, key), 0.0) > time.monotonic():
+        key = kind, hashed(token)
+        if self._good.get(key, 0.0) > time.monotonic():
             return
+        asked = self._asked.get(key)
+        if asked is None:  # of many requests at once, the first asks the database for all
+            asked = self._asked[key] = asyncio.create_task(self._look_up(key))
+            asked.add_done_callback(lambda _: self._asked.pop(key))
+        await asyncio.shield(asked)
+
+    async def _look_up(self, key: tuple[str, str]) -> None:
+        kind, token_hash = key
         now = time.time()
         row = await to_thread.run_sync(
-            lambda: self._database.read(lambda conn: tokens.get(conn, key, now))
+            lambda: self._database.read(lambda conn: tokens.get(conn, token_hash, now))
         )
         if row is None or row.kind != kind:
             raise Unauthorized("this token is not known here (or has expired)")
-        self._good[kind, key] = time.monotonic() + _REMEMBERED
+        self._good[key] = time.monotonic() + _REMEMBERED
 
     def _check_host(self, connection: HTTPConnection) -> None:
         """Raises Forbidden for a foreign Host header: DNS that was made to point at us."""
-        host = connection.url.hostname or ""
-        if self._hosts is not None and host not in self._hosts:
+        if self._hosts is None:
+            return
+        host = _named(connection.headers.get("host")) or connection.url.hostname or ""
+        if host not in self._hosts:
             raise Forbidden(f"{host!r} is not a name of this server; see LMTUNE_ALLOWED_HOSTS")
+
+
+@lru_cache(maxsize=256)  # every request asks, and most say the same
+def _named(host: str | None) -> str | None:
+    """Returns the name in a Host header without its port; None: it has none that is plain."""
+    plain = _HOST.fullmatch(host or "")
+    return plain and plain[1].lower()
 
 
 def _check_same_site(connection: HTTPConnection) -> None:

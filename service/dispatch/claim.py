@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
 from service.dispatch.settle import ATTEMPTS, move
+from service.dispatch.suggest import Offer, asked, has_room, take
 from service.store import attempts, reports, studies, trials, workers
-from service.store.database import Row, Tx
+from service.store.database import Connection, Row, Tx
 from service.store.optuna_rows import BoundStorage
-from studies.errors import InvalidInput, NotFound, StaleClaim
-from studies.spec import StudySpec
+from studies.errors import NotFound, StaleClaim
 from studies.trial import Outcome, StudyState, TrialState
 from studies.wire import PROTOCOL, ClaimBody, Grant, RegisterBody, Registered, Resume
-
-MISFITS: Final = 16  # configurations in a row that fit no recipe, then the claim gets nothing
 
 
 def register(tx: Tx, ctx: Context, body: RegisterBody) -> Registered:
@@ -29,30 +27,59 @@ def register(tx: Tx, ctx: Context, body: RegisterBody) -> Registered:
 
 @dataclass(frozen=True)
 class Claimed:
-    """What a claim got."""
+    """What a claim got, or how it goes on."""
 
-    grant: Grant | None
-    may_wait: bool  # for a trial to come; a retry may not: it is given nothing new
+    grant: Grant | None = None
+    ask: Row | None = None  # nothing is there to grant, but this study's sampler has room
+    open: bool = True  # it may wait for a trial to come; one that was answered may not
 
 
 def first_claim(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Claimed:
-    """Returns a trial under a claim seen for the first time, or what a retry was given before.
+    """Returns a trial for a claim that has just arrived, or what it was answered before.
+
+    A claim is open until it is granted a trial or closed. The same claim sent again joins it
+    while it is open, and gets the same answer afterwards.
 
     Raises:
         NotFound: the worker is unknown.
         StaleClaim: a newer claim of this worker was seen.
     """
     if workers.number_claim(tx, worker_id, body.seq):
-        return Claimed(_grant_any(tx, ctx, worker_id, body), may_wait=True)
-    return Claimed(_granted_before(tx, ctx, worker_id, body), may_wait=False)
+        return _grant_any(tx, ctx, worker_id, body, None)
+    return waiting_claim(tx, ctx, worker_id, body)
 
 
-def waiting_claim(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant | None:
-    """Returns a trial for a claim that was numbered before and waits; see `first_claim`."""
-    granted = _granted_before(tx, ctx, worker_id, body)
-    if granted is not None:
-        return granted
-    return _grant_any(tx, ctx, worker_id, body)
+def waiting_claim(
+    tx: Tx, ctx: Context, worker_id: int, body: ClaimBody, offer: Offer | None = None
+) -> Claimed:
+    """Returns a trial for a claim that was numbered before; see `first_claim`."""
+    answered = _answered(tx, ctx, worker_id, body)
+    return answered or _grant_any(tx, ctx, worker_id, body, offer)
+
+
+def close_claim(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant | None:
+    """Ends a claim with nothing, for good; or returns what it was granted meanwhile."""
+    answered = _answered(tx, ctx, worker_id, body)
+    workers.close_claim(tx, worker_id)
+    return answered.grant if answered else None
+
+
+def suggested_claim(ctx: Context, worker_id: int, body: ClaimBody, study: Row) -> Claimed:
+    """Returns a trial for a waiting claim once this study's sampler was asked for one.
+
+    No transaction: it asks between two. By the time that it is called, another study may be
+    the one to ask.
+    """
+
+    def use(offer: Offer) -> Claimed | None:
+        claimed = ctx.database.write(lambda tx: waiting_claim(tx, ctx, worker_id, body, offer))
+        again = claimed.ask is not None and claimed.ask.id == study.id
+        return None if again else claimed
+
+    next_study = ctx.database.read(lambda conn: _with_room(conn, ctx))
+    if next_study is not None and next_study.id != study.id:
+        return Claimed(ask=next_study)
+    return asked(ctx, study, use) or Claimed()
 
 
 def hash_token(token: str) -> str:
@@ -60,7 +87,8 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _granted_before(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant | None:
+def _answered(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Claimed | None:
+    """Returns the answer that the claim was given before; None while it is open."""
     worker = workers.hold(tx, worker_id)
     if worker is None:
         raise NotFound(f"there is no worker {worker_id}; register again")
@@ -68,82 +96,46 @@ def _granted_before(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Gr
         raise StaleClaim(f"claim {body.seq} is older than claim {worker.claim_seq}")
     attempt = attempts.granted_under(tx.conn, worker_id, body.seq)
     if attempt is None or attempt.lease_hash != hash_token(body.lease_token):
-        return None
+        return None if worker.claim_open else Claimed(open=False)
     trial = trials.get(tx.conn, attempt.trial_id)
     assert trial is not None  # noqa: S101 - a foreign key
-    return _grant_body(tx, ctx, studies.lock(tx, trial.study_id), trial)
+    return Claimed(_grant_body(tx, ctx, studies.lock(tx, trial.study_id), trial))
 
 
-def _grant_any(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Grant | None:
-    """Returns a trial of the first study that has one; studies with less running come first."""
+def _with_room(conn: Connection, ctx: Context) -> Row | None:
+    rows = studies.fewest_running_first(conn)
+    return next((row for row in rows if has_room(conn, ctx, row)), None)
+
+
+def _grant_any(
+    tx: Tx, ctx: Context, worker_id: int, body: ClaimBody, offer: Offer | None
+) -> Claimed:
+    """Returns a trial of the first study that has one; studies with less running come first.
+
+    With an offer, its study does.
+    """
     if body.protocol != PROTOCOL:
-        return None
-    running = studies.in_state(tx.conn, StudyState.RUNNING)
-    held = {row.id: studies.counts(tx.conn, row.id).get(TrialState.RUNNING, 0) for row in running}
-    for row in sorted(running, key=lambda row: (held[row.id], row.id)):
+        return Claimed()
+    rows = studies.fewest_running_first(tx.conn)
+    for row in sorted(rows, key=lambda row: offer is None or row.id != offer.study_id):
         study = studies.lock(tx, row.id)
         if study.state != StudyState.RUNNING:
             continue
         if not BoundStorage(tx.conn).has_study(study.name, study.optuna_id):
             lives.begin_ending(tx, ctx, study, "deleted")
             continue
-        trial = trials.claimable(tx, study.id, ATTEMPTS - 1) or _suggest(tx, ctx, study)
+        trial = trials.claimable(tx, study.id, ATTEMPTS - 1) or _new_trial(tx, ctx, study, offer)
         if trial is not None:
-            return _grant(tx, ctx, study, trial, worker_id, body)
-    return None
+            return Claimed(_grant(tx, ctx, study, trial, worker_id, body))
+        if has_room(tx.conn, ctx, studies.get(tx.conn, study.id)):
+            return Claimed(ask=study)
+    return Claimed()
 
 
-def _suggest(tx: Tx, ctx: Context, study: Row) -> Row | None:
-    """Returns a new WAITING trial with the sampler's next configuration, while the budget lasts."""
-    spec = ctx.studies.spec(study)
-    full = lives.slots(studies.counts(tx.conn, study.id)) >= spec.budget.trials
-    if full or study.reason == lives.EXHAUSTED:
+def _new_trial(tx: Tx, ctx: Context, study: Row, offer: Offer | None) -> Row | None:
+    if offer is None or offer.study_id != study.id or not has_room(tx.conn, ctx, study):
         return None
-    for _ in range(MISFITS):
-        trial = create_trial(tx, ctx, studies.lock(tx, study.id), None)
-        if trial is None:
-            lives.exhaust(tx, ctx, study)
-            return None
-        misfit = _misfit(spec, trial)
-        if misfit is None:
-            return trial
-        move(tx, trial, TrialState.CANCELLED, f"does not fit together: {misfit}")
-    return None
-
-
-def _misfit(spec: StudySpec, trial: Row) -> str | None:
-    """Returns why the values of a trial make no recipe; a study is checked at its extremes only."""
-    try:
-        spec.recipe(trial.params, trial.number)
-    except InvalidInput as error:
-        return str(error)
-    return None
-
-
-def create_trial(tx: Tx, ctx: Context, study: Row, fixed: dict[str, Any] | None) -> Row | None:
-    """Returns a new WAITING trial, in our rows and Optuna's, or None where no point is left.
-
-    `fixed` are values that a person chose; the others are sampled.
-    """
-    spec = ctx.studies.spec(study)
-    storage = BoundStorage(tx.conn)
-    number = storage.next_number(study.optuna_id)
-    suggestion = ctx.studies.mirror(tx, study).ask(number, fixed)
-    if suggestion is None:
-        return None
-    optuna_id = storage.create_trial(study.optuna_id, suggestion.trial)
-    revision = studies.update(tx, study.id).revision
-    studies.audit(tx, study.id, "waiting", number, params=suggestion.params)
-    return trials.insert(
-        tx,
-        study_id=study.id,
-        number=number,
-        optuna_id=optuna_id,
-        state=TrialState.WAITING,
-        params=suggestion.params,
-        max_step=spec.train.steps,
-        revision=revision,
-    )
+    return take(tx, ctx, study, offer)
 
 
 def _grant(tx: Tx, ctx: Context, study: Row, trial: Row, worker_id: int, body: ClaimBody) -> Grant:
@@ -169,6 +161,7 @@ def _grant(tx: Tx, ctx: Context, study: Row, trial: Row, worker_id: int, body: C
         started_at=trial.started_at or tx.now,
         **visible_end(tx, trial.id),
     )
+    workers.close_claim(tx, worker_id)
     attempts.begin(
         tx,
         trial_id=trial.id,

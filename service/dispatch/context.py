@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from service.leases import LeaseTimes
-from service.store import trials
-from service.store.database import Connection, Database, Row, Tx
-from service.tuning.mirror import Mirror, Seen
+from service.store import studies
+from service.store.database import Connection, Database, Row
+from service.tuning.mirror import Mirror
+from studies.errors import NotFound
 from studies.spec import StudySpec
-from studies.trial import TrialState
 
 
 class Studies:
@@ -20,7 +21,8 @@ class Studies:
     def __init__(self) -> None:
         self._specs: dict[int, StudySpec] = {}
         self._mirrors: dict[int, Mirror] = {}
-        self._lock = threading.Lock()
+        self._of_trial: dict[int, int] = {}
+        self._turns: dict[int, threading.Lock] = {}
 
     def spec(self, study: Row) -> StudySpec:
         """Returns the study's specification, parsed once: it never changes."""
@@ -29,31 +31,28 @@ class Studies:
             found = self._specs[study.id] = StudySpec.model_validate(study.spec)
         return found
 
-    def mirror(self, tx: Tx, study: Row) -> Mirror:
-        """Returns the study's mirror, up to date. The caller holds the study's lock.
+    def of_trial(self, conn: Connection, trial_id: int) -> tuple[int, StudySpec]:
+        """Returns the id and the specification of a trial's study; raises NotFound.
 
-        If the transaction does not commit, the mirror is thrown away with it.
+        Looked up once: a trial stays in its study.
         """
-        with self._lock:
-            mirror = self._mirrors.get(study.id) or Mirror(self.spec(study))
-            self._mirrors[study.id] = mirror
-        tx.on_rollback(lambda: self.forget(study.id))
-        refresh(tx.conn, study, mirror)
-        return mirror
+        study_id = self._of_trial.get(trial_id)
+        spec = None if study_id is None else self._specs.get(study_id)
+        if study_id is not None and spec is not None:
+            return study_id, spec
+        study = studies.of_trial(conn, trial_id)
+        if study is None:
+            raise NotFound(f"there is no trial {trial_id}")
+        self._of_trial[trial_id] = study.id
+        return study.id, self.spec(study)
 
-    def forget(self, study_id: int) -> None:
-        """Throws a mirror away."""
-        with self._lock:
-            self._mirrors.pop(study_id, None)
-
-
-def refresh(conn: Connection, study: Row, mirror: Mirror) -> None:
-    """Shows the mirror every trial that changed since it last looked."""
-    rows = trials.changed_since(conn, study.id, mirror.revision)
-    seen = (
-        Seen(row.number, TrialState(row.state), row.params, row.step, row.value) for row in rows
-    )
-    mirror.take(seen, study.revision)
+    @contextmanager
+    def turn(self, study: Row) -> Iterator[Mirror]:
+        """Lends the study's mirror to one caller at a time, who holds no transaction."""
+        with self._turns.setdefault(study.id, threading.Lock()):
+            mirror = self._mirrors.pop(study.id, None) or Mirror(self.spec(study))
+            yield mirror
+            self._mirrors[study.id] = mirror  # after an error it is made anew
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from service.dispatch import studies as lives
-from service.dispatch.claim import create_trial
 from service.dispatch.context import Context
 from service.dispatch.settle import move
+from service.dispatch.suggest import Offer, asked, take
 from service.store import studies, trials
 from service.store.database import Row, Tx
-from studies.errors import Conflict, Finished, InvalidInput, NotFound
+from studies.errors import Conflict, Finished, InvalidInput, NotFound, Unavailable
 from studies.explain import near
 from studies.recipe import KNOBS
 from studies.space import CategoricalParam, FloatParam, IntParam, Param
@@ -21,26 +21,39 @@ from studies.trial import Desired, StudyState, TrialState
 _ROUNDING: Final = 1e-8  # of a step, as Optuna allows it
 
 
-def enqueue(tx: Tx, ctx: Context, name: str, params: Mapping[str, Any]) -> Row:
+def enqueue(ctx: Context, name: str, params: Mapping[str, Any]) -> Row:
     """Returns a new WAITING trial with these values; searched knobs left out are sampled.
+
+    No transaction: the sampler is asked between two.
 
     Raises:
         InvalidInput: a value is not in the search space, or the values do not fit together.
         Conflict: the study takes no more trials.
     """
-    study = lives.find(tx, name)
+    study = ctx.database.write(lambda tx: _open(tx, ctx, name))
     spec = ctx.studies.spec(study)
-    fixed = check_params(spec, params)
-    if study.state not in (StudyState.RUNNING, StudyState.PAUSED):
-        raise Conflict(f"study {name} is {study.state}; it takes no more trials")
-    counts = studies.counts(tx.conn, study.id)
-    if lives.slots(counts) >= spec.budget.trials:
-        raise Conflict(f"all {spec.budget.trials} trials of the budget are taken")
-    trial = create_trial(tx, ctx, study, fixed)
-    assert trial is not None  # noqa: S101 - a fixed configuration is always a point
-    spec.recipe(trial.params, trial.number)  # raises where the values make no recipe
+
+    def use(offer: Offer) -> Row | None:
+        assert offer.suggestion is not None  # noqa: S101 - a fixed configuration is a point
+        spec.recipe(offer.suggestion.params, offer.number)  # raises where they make no recipe
+        return ctx.database.write(lambda tx: take(tx, ctx, _open(tx, ctx, name), offer))
+
+    trial = asked(ctx, study, use, check_params(spec, params))
+    if trial is None:
+        raise Unavailable("the study's trials change too fast; try again")
     ctx.wake()
     return trial
+
+
+def _open(tx: Tx, ctx: Context, name: str) -> Row:
+    """Returns the study, locked; raises Conflict where it takes no more trials."""
+    study = lives.find(tx, name)
+    if study.state not in (StudyState.RUNNING, StudyState.PAUSED):
+        raise Conflict(f"study {name} is {study.state}; it takes no more trials")
+    trials_wanted = ctx.studies.spec(study).budget.trials
+    if lives.slots(studies.counts(tx.conn, study.id)) >= trials_wanted:
+        raise Conflict(f"all {trials_wanted} trials of the budget are taken")
+    return study
 
 
 def cancel(tx: Tx, ctx: Context, name: str, number: int) -> Row:

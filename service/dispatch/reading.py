@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from service.dispatch import studies as lives
-from service.dispatch.context import Context, refresh
+from service.dispatch.context import Context
+from service.dispatch.suggest import refresh
 from service.figures import TrialData
 from service.store import attempts, blobs, reports, studies, trials, workers
 from service.store.database import Connection, Row
@@ -25,7 +26,7 @@ class Reading:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._read = ctx.database.read
-        self._mirrors: dict[int, Mirror] = {}  # of our own: the writers' hold unfinished asks
+        self._mirrors: dict[int, Mirror] = {}  # of our own: an ask holds the others
         self._lock = threading.Lock()
 
     def studies(self, archived: bool, cursor: str | None, limit: int) -> wire.Page[wire.StudyView]:
@@ -117,7 +118,7 @@ class Reading:
     def importances(self, name: str) -> dict[str, float]:
         """Returns how much each searched knob mattered; empty while too little is known."""
         with self._lock:
-            return self._read(lambda conn: self._mirror(conn, _study(conn, name)).importances())
+            return self._mirror(self._read(lambda conn: _study(conn, name))).importances()
 
     def baseline(self, name: str) -> float | None:
         """Returns the unigram model's loss on the validation split, as workers told it."""
@@ -161,10 +162,10 @@ class Reading:
 
         return self._read(read)
 
-    def _mirror(self, conn: Connection, study: Row) -> Mirror:
+    def _mirror(self, study: Row) -> Mirror:
         mirror = self._mirrors.get(study.id) or Mirror(self._ctx.studies.spec(study))
         self._mirrors[study.id] = mirror
-        refresh(conn, study, mirror)
+        refresh(self._ctx.database, study, mirror)
         return mirror
 
     def _study_view(self, conn: Connection, row: Row) -> wire.StudyView:

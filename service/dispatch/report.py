@@ -41,11 +41,14 @@ _DECISIONS = {
 
 def heartbeat(tx: Tx, ctx: Context, key: AttemptKey, body: wire.HeartbeatBody) -> Decision:
     """Renews the lease; returns what is wanted of the trial."""
-    trial = _fenced(tx, ctx, key, body.step)
-    workers.seen(tx, trial.worker_id)
+    held = trials.beat(tx, key, ctx.lease.lease, body.step)
+    if held is None:
+        raise _refusal(tx, key)
+    worker_id, desired = held
+    workers.beat(tx, worker_id)
     if body.environment is not None:
         attempts.update(tx, key.trial_id, key.attempt, environment=body.environment)
-    return _DECISIONS[Desired(trial.desired)]
+    return _DECISIONS[desired]
 
 
 def record_report(
@@ -56,10 +59,14 @@ def record_report(
     Raises:
         Conflict: another report was stored at a step, or the steps do not rise.
     """
-    study = _study_of(tx, key)
-    spec = ctx.studies.spec(study)
-    if _may_judge(spec, body):
-        studies.lock(tx, study.id)
+    study_id, spec = ctx.studies.of_trial(tx.conn, key.trial_id)
+    judged = _may_judge(spec, body)
+    if not judged and len(body.items) == 1:
+        answer = _take_plain(tx, ctx, key, study_id, spec, body.items[0])
+        if answer is not None:
+            return answer
+    if judged:
+        studies.lock(tx, study_id)
     trial = _fenced(tx, ctx, key, body.items[-1].step)
     decision, duplicate, through = Decision.CONTINUE, True, 0
     for item in body.items:
@@ -72,6 +79,26 @@ def record_report(
         if decision is not Decision.CONTINUE:
             break
     return wire.ReportAnswer(accepted_through=through, decision=decision, duplicate=duplicate)
+
+
+def _take_plain(
+    tx: Tx, ctx: Context, key: AttemptKey, study_id: int, spec: StudySpec, item: wire.ReportItem
+) -> wire.ReportAnswer | None:
+    """Stores one new report that no scheduler looks at, in two statements.
+
+    Returns None, and has done nothing, where it is not one: `record_report` then says why.
+    """
+    value = item.metrics.get(spec.objective.metric)
+    if value is None:
+        return None
+    stored = value if math.isfinite(value) else None
+    moved = trials.advance(tx, key, study_id, ctx.lease.lease, item.step, stored)
+    if moved is None:  # a duplicate, out of order, or not of the holder
+        return None
+    desired, max_step = moved
+    decision = Decision.CONTINUE if item.step >= max_step else _DECISIONS[desired]
+    _insert(tx, study_id, key, item, value, decision)
+    return wire.ReportAnswer(accepted_through=item.step, decision=decision, duplicate=False)
 
 
 def checkpoint(tx: Tx, ctx: Context, key: AttemptKey, body: wire.CheckpointBody) -> Decision:
@@ -118,7 +145,7 @@ def finish(tx: Tx, ctx: Context, key: AttemptKey, body: wire.FinishBody) -> wire
         Unreported: `ok` without a visible report at `final_step`.
     """
     said = body.model_dump(mode="json")
-    study = studies.lock(tx, _study_of(tx, key).id)
+    study = studies.lock(tx, ctx.studies.of_trial(tx.conn, key.trial_id)[0])
     before = attempts.get(tx.conn, key.trial_id, key.attempt)
     if before is not None and before.lease_hash == key.lease_hash and before.finish is not None:
         if before.finish["said"] == said:
@@ -166,13 +193,6 @@ def _refusal(tx: Tx, key: AttemptKey) -> LmtuneError:
     return refusal(f"the trial is {trial.state}")
 
 
-def _study_of(tx: Tx, key: AttemptKey) -> Row:
-    study = studies.of_trial(tx.conn, key.trial_id)
-    if study is None:
-        raise NotFound(f"there is no trial {key.trial_id}")
-    return study
-
-
 def _may_judge(spec: StudySpec, body: wire.ReportBody) -> bool:
     """True when the scheduler looks at one of the reports: then the study is locked first."""
     every, last = spec.train.evaluate_every, spec.train.steps
@@ -194,20 +214,27 @@ def _store(tx: Tx, spec: StudySpec, trial: Row, item: wire.ReportItem) -> tuple[
     if value is None:
         raise InvalidInput.of("items.metrics", f"lacks the objective {spec.objective.metric}")
     decision = _decide(tx, spec, trial, item.step, value)
+    key = AttemptKey(trial.id, trial.attempt, trial.lease_hash)
+    _insert(tx, trial.study_id, key, item, value, decision)
+    stored = value if math.isfinite(value) else None
+    return decision, trials.update(tx, trial.id, step=item.step, value=stored)
+
+
+def _insert(
+    tx: Tx, study_id: int, key: AttemptKey, item: wire.ReportItem, value: float, decision: Decision
+) -> None:
     finite = math.isfinite(value)
-    stored = value if finite else None
     reports.insert(
         tx,
-        study_id=trial.study_id,
-        trial_id=trial.id,
-        attempt=trial.attempt,
+        study_id=study_id,
+        trial_id=key.trial_id,
+        attempt=key.attempt,
         step=item.step,
-        value=stored,
+        value=value if finite else None,
         special=None if finite else wire.number_to_json(value),
         body=item.canonical(),
         decision=decision,
     )
-    return decision, trials.update(tx, trial.id, step=item.step, value=stored)
 
 
 def _decide(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> Decision:

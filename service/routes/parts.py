@@ -52,6 +52,7 @@ class Parts:
     blobs: BlobFolder
     bell: Bell
     max_blob_bytes: int
+    turns: dict[int, asyncio.Lock] = field(default_factory=dict)  # to ask, by study
 
     def write(self, work: Callable[[Tx], ResultT]) -> ResultT:
         """Runs a write from a plain route; returns when it is durable."""
@@ -59,10 +60,28 @@ class Parts:
 
     async def awrite(self, work: Callable[[Tx], ResultT]) -> ResultT:
         """Hands a write to the writer from an async route; returns when it is durable."""
-        return await asyncio.wrap_future(self.ctx.database.submit(work))
+        return await self.ctx.database.asubmit(work)
+
+    async def in_turn(
+        self, study_id: int, seconds: float, work: Callable[[], ResultT]
+    ) -> ResultT | None:
+        """Runs what asks a study's sampler in a thread, first come first served.
+
+        Returns None when its turn did not come in that many seconds.
+        """
+        turn = self.turns.setdefault(study_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(seconds):
+                await turn.acquire()
+        except TimeoutError:
+            return None
+        try:
+            return await asyncio.to_thread(work)
+        finally:
+            turn.release()
 
 
-def parts(request: Request) -> Parts:
+async def parts(request: Request) -> Parts:
     """Returns the app's parts."""
     return cast(Parts, request.app.state.parts)
 

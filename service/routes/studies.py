@@ -72,7 +72,7 @@ def get_log(name: str, number: int, attempt: int, lmtune: Lmtune) -> str:
 @router.post("/studies/{name}/trials", status_code=201)
 def enqueue_trial(name: str, body: wire.EnqueueBody, lmtune: Lmtune) -> wire.TrialView:
     """Adds a configuration that is tried next; searched knobs left out are sampled."""
-    row = lmtune.write(lambda tx: people.enqueue(tx, lmtune.ctx, name, body.params))
+    row = people.enqueue(lmtune.ctx, name, body.params)
     return trial_view(name, row)
 
 

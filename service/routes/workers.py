@@ -11,15 +11,17 @@ from service.dispatch import claim as claims
 from service.dispatch import report as reporting
 from service.dispatch.sweep import worker_gone
 from service.routes.parts import Lmtune, Parts
+from service.store.database import Row
 from service.store.trials import AttemptKey
 from studies import wire
 
 router = APIRouter(prefix="/api/v1", tags=["workers"])
+TURN_SECONDS: Final = 5.0  # for a claim's turn to ask a sampler, or as long as it may wait
 POLL_SECONDS: Final = 1.0  # a waiting claim looks again: other servers and leases ring no bell
 LOG_BYTES: Final = 65_536  # of one call
 
 
-def attempt_key(
+async def attempt_key(
     trial_id: int, attempt: int, lease: Annotated[str, Header(alias=wire.LEASE_HEADER)]
 ) -> AttemptKey:
     """Returns who writes: the attempt and the hash of its lease token."""
@@ -55,14 +57,30 @@ async def goodbye(worker_id: int, lmtune: Lmtune) -> None:
 async def claim(
     worker_id: int, body: wire.ClaimBody, request: Request, lmtune: Lmtune
 ) -> wire.Grant | Response:
-    """Grants a trial, waiting up to `wait_ms` for one; a retry does not wait."""
+    """Grants a trial, waiting up to `wait_ms` for one."""
     ctx = lmtune.ctx
-    claimed = await lmtune.awrite(lambda tx: claims.first_claim(tx, ctx, worker_id, body))
-    grant = claimed.grant
     deadline = time.monotonic() + body.wait_ms / 1_000
-    while grant is None and claimed.may_wait and await _may_wait(lmtune, request, deadline):
-        grant = await lmtune.awrite(lambda tx: claims.waiting_claim(tx, ctx, worker_id, body))
-    return grant or Response(status_code=204, headers={"Retry-After": "1"})
+    claimed = await lmtune.awrite(lambda tx: claims.first_claim(tx, ctx, worker_id, body))
+    while claimed.grant is None and claimed.open:
+        if claimed.ask is not None:
+            seconds = max(deadline - time.monotonic(), TURN_SECONDS)
+            turn = _suggested(lmtune, worker_id, body, claimed.ask, seconds)
+            claimed = await turn or claims.Claimed()
+        elif await _may_wait(lmtune, request, deadline):
+            claimed = await lmtune.awrite(lambda tx: claims.waiting_claim(tx, ctx, worker_id, body))
+        else:
+            grant = await lmtune.awrite(lambda tx: claims.close_claim(tx, ctx, worker_id, body))
+            claimed = claims.Claimed(grant, open=False)
+    return claimed.grant or Response(status_code=204, headers={"Retry-After": "1"})
+
+
+async def _suggested(
+    lmtune: Parts, worker_id: int, body: wire.ClaimBody, study: Row, seconds: float
+) -> claims.Claimed | None:
+    """Asks the study's sampler for the claim; None: its turn did not come in time."""
+    return await lmtune.in_turn(
+        study.id, seconds, lambda: claims.suggested_claim(lmtune.ctx, worker_id, body, study)
+    )
 
 
 async def _may_wait(lmtune: Parts, request: Request, deadline: float) -> bool:

@@ -87,6 +87,10 @@ class BoundStorage(RDBStorage):
         row = sa.select(held.c.study_id).where(held.c.study_id == study_id).with_for_update()
         if self._bound.execute(row).first() is None:
             raise Conflict("its study is no longer in Optuna's tables")
+        return self.count_trials(study_id)
+
+    def count_trials(self, study_id: int) -> int:
+        """Returns how many trials the study has, foreign ones too: the next one's number."""
         table = models.TrialModel.__table__
         count = sa.select(sa.func.count()).where(table.c.study_id == study_id)
         return int(self._bound.execute(count).scalar_one())

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from service.store.database import Connection, Row, Tx
+from service.store.prepared import Prepared
 from service.store.tables import reports, trials
 from studies.trial import TrialState
+
+_INSERT: Final = Prepared(
+    reports.insert(), [column.name for column in reports.columns if not column.primary_key]
+)
 
 
 def get(conn: Connection, trial_id: int, attempt: int, step: int) -> Row | None:
@@ -25,7 +30,7 @@ def get(conn: Connection, trial_id: int, attempt: int, step: int) -> Row | None:
 
 def insert(tx: Tx, **values: Any) -> None:
     """Stores a report with the decision it brought about."""
-    tx.conn.execute(reports.insert().values(**values))
+    _INSERT.run(tx.conn, {**values, "superseded": False})
 
 
 def visible(conn: Connection, trial_id: int) -> Sequence[Row]:

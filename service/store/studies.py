@@ -51,6 +51,25 @@ def page(conn: Connection, *, archived: bool, before: int | None, limit: int) ->
     return conn.execute(statement.order_by(studies.c.id.desc()).limit(limit)).all()
 
 
+def get(conn: Connection, study_id: int) -> Row:
+    """Returns the study of this id, which is there."""
+    return conn.execute(sa.select(studies).where(studies.c.id == study_id)).one()
+
+
+def fewest_running_first(conn: Connection) -> Sequence[Row]:
+    """Returns the RUNNING studies, those with the fewest RUNNING trials first, then the oldest."""
+    running = (
+        sa.select(sa.func.count())
+        .where(trials.c.study_id == studies.c.id, trials.c.state == TrialState.RUNNING)
+        .scalar_subquery()
+    )
+    return conn.execute(
+        sa.select(studies)
+        .where(studies.c.state == StudyState.RUNNING)
+        .order_by(running, studies.c.id)
+    ).all()
+
+
 def in_state(conn: Connection, *states: StudyState) -> Sequence[Row]:
     """Returns the studies in these states, the oldest first."""
     return conn.execute(

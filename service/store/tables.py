@@ -151,6 +151,8 @@ workers = Table(
     Column("code_hash", String(64), nullable=False),
     Column("protocol", Integer, nullable=False),
     Column("claim_seq", Integer, nullable=False, default=0),
+    Column("claim_open", Boolean, nullable=False, default=False),  # that claim has no answer yet
+    Column("resources", JSON(none_as_null=True)),  # devices, memory, precisions; as it said last
     Column("registered_at", Float, nullable=False),
     Column("seen_at", Float, nullable=False),
     Column("seen_t", Float, nullable=False),

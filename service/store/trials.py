@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from service.store.database import Connection, Row, Tx
-from service.store.tables import trials, workers
+from service.store.prepared import Prepared
+from service.store.tables import clock, trials, workers
 from studies.trial import Desired, TrialState
 
 
@@ -22,17 +23,55 @@ class AttemptKey:
     lease_hash: str
 
 
+# Built once, or Prepared: they run with every report and heartbeat.
+_NOW: Final = sa.select(clock.c.t).scalar_subquery()
+_LEASE: Final = sa.bindparam("lease", type_=sa.Float)
+_AT_STEP: Final = sa.bindparam("at_step", type_=sa.Integer)
+_HELD: Final = (
+    trials.update()
+    .where(
+        trials.c.id == sa.bindparam("of_trial"),
+        trials.c.attempt == sa.bindparam("of_attempt", type_=sa.Integer),
+        trials.c.lease_hash == sa.bindparam("of_hash", type_=sa.String),
+        trials.c.state == TrialState.RUNNING,
+    )
+    .values(
+        lease_until_t=sa.case(
+            (
+                sa.or_(trials.c.desired == Desired.RUN, _NOW - trials.c.desired_t < _LEASE),
+                _NOW + _LEASE,
+            ),
+            else_=trials.c.lease_until_t,
+        ),
+        progress_t=sa.case((trials.c.progress_step < _AT_STEP, _NOW), else_=trials.c.progress_t),
+        progress_step=sa.case(
+            (trials.c.progress_step < _AT_STEP, _AT_STEP), else_=trials.c.progress_step
+        ),
+    )
+)
+_FENCE: Final = _HELD.returning(trials)
+_BEAT: Final = Prepared(_HELD.returning(trials.c.worker_id, trials.c.desired))
+_ADVANCE: Final = Prepared(
+    _HELD.where(
+        trials.c.study_id == sa.bindparam("of_study"),
+        trials.c.step < _AT_STEP,
+        trials.c.max_step >= _AT_STEP,
+    )
+    .values(step=_AT_STEP, value=sa.bindparam("new_value", type_=sa.Float))
+    .returning(trials.c.desired, trials.c.max_step)
+)
+
+
 def insert(tx: Tx, **values: Any) -> Row:
     """Returns the new trial."""
-    statement = trials.insert().values(created_at=tx.now, **values).returning(trials)
-    return tx.conn.execute(statement).one()
+    statement = trials.insert().returning(trials)
+    return tx.conn.execute(statement, {"created_at": tx.now, **values}).one()
 
 
 def update(tx: Tx, trial_id: int, **values: Any) -> Row:
     """Changes a trial; returns the changed row."""
-    return tx.conn.execute(
-        trials.update().where(trials.c.id == trial_id).values(**values).returning(trials)
-    ).one()
+    statement = trials.update().where(trials.c.id == trial_id).returning(trials)
+    return tx.conn.execute(statement, values).one()
 
 
 def get(conn: Connection, trial_id: int, *, hold: bool = False) -> Row | None:
@@ -52,27 +91,34 @@ def fence(tx: Tx, key: AttemptKey, lease: float, step: int | None = None) -> Row
     """Renews the lease and returns the trial, if `key` still holds it; else changes nothing.
 
     One statement. The lease is renewed while the trial is wanted to run, and for one lease after
-    that changed, so that a worker may checkpoint but not ignore what it is told.
+    that changed, so that a worker may checkpoint but not ignore what it is told. A worker that is
+    at `step` has shown that it does not hang.
     """
-    renewing = sa.or_(trials.c.desired == Desired.RUN, tx.t - trials.c.desired_t < lease)
-    values: dict[str, Any] = {
-        "lease_until_t": sa.case((renewing, tx.t + lease), else_=trials.c.lease_until_t)
-    }
-    if step is not None:
-        advanced = trials.c.progress_step < step
-        values["progress_t"] = sa.case((advanced, tx.t), else_=trials.c.progress_t)
-        values["progress_step"] = sa.case((advanced, step), else_=trials.c.progress_step)
-    return tx.conn.execute(
-        trials.update()
-        .where(
-            trials.c.id == key.trial_id,
-            trials.c.attempt == key.attempt,
-            trials.c.lease_hash == key.lease_hash,
-            trials.c.state == TrialState.RUNNING,
-        )
-        .values(**values)
-        .returning(trials)
-    ).one_or_none()
+    said = _said(key, lease, -1 if step is None else step)
+    return tx.conn.execute(_FENCE, said).one_or_none()
+
+
+def beat(tx: Tx, key: AttemptKey, lease: float, step: int) -> tuple[int, Desired] | None:
+    """Does as `fence`; returns the trial's worker and what is wanted of it."""
+    row = _BEAT.run(tx.conn, _said(key, lease, step)).fetchone()
+    return row and (row[0], Desired(row[1]))
+
+
+def advance(
+    tx: Tx, key: AttemptKey, study_id: int, lease: float, step: int, value: float | None
+) -> tuple[Desired, int] | None:
+    """Does as `fence`, and makes `step` the last visible one; None also where it is no later one.
+
+    Returns what is wanted of the trial, and its last step.
+    """
+    said = {**_said(key, lease, step), "of_study": study_id, "new_value": value}
+    row = _ADVANCE.run(tx.conn, said).fetchone()
+    return row and (Desired(row[0]), row[1])
+
+
+def _said(key: AttemptKey, lease: float, step: int) -> dict[str, Any]:
+    held = {"of_trial": key.trial_id, "of_attempt": key.attempt, "of_hash": key.lease_hash}
+    return {**held, "lease": lease, "at_step": step}
 
 
 def claimable(tx: Tx, study_id: int, failures_allowed: int) -> Row | None:
@@ -155,12 +201,15 @@ def page(
     return conn.execute(statement.order_by(trials.c.number).limit(limit)).all()
 
 
-def changed_since(conn: Connection, study_id: int, revision: int) -> Sequence[Row]:
-    """Returns trials whose state changed after this revision of the study, by number."""
+def changed_since(
+    conn: Connection, study_id: int, revision: int, limit: int | None = None
+) -> Sequence[Row]:
+    """Returns trials whose state changed after this revision of the study, in that order."""
     return conn.execute(
         sa.select(trials)
         .where(trials.c.study_id == study_id, trials.c.revision > revision)
-        .order_by(trials.c.number)
+        .order_by(trials.c.revision)
+        .limit(limit)
     ).all()
 
 

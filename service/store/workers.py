@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from service.leases import Clock
 from service.store.database import Connection, Row, Tx
+from service.store.prepared import Prepared
 from service.store.tables import clock, studies, trials, workers
 from studies.trial import TrialState
+
+_BEAT: Final = Prepared(
+    workers.update()
+    .where(workers.c.id == sa.bindparam("of_worker"))
+    .values(seen_at=sa.bindparam("at"), seen_t=sa.select(clock.c.t).scalar_subquery())
+)
 
 
 def insert(tx: Tx, **values: Any) -> Row:
@@ -41,9 +48,14 @@ def number_claim(tx: Tx, worker_id: int, seq: int) -> bool:
     done = tx.conn.execute(
         workers.update()
         .where(workers.c.id == worker_id, workers.c.claim_seq < seq)
-        .values(claim_seq=seq, seen_at=tx.now, seen_t=tx.t, gone=False)
+        .values(claim_seq=seq, claim_open=True, seen_at=tx.now, seen_t=tx.t, gone=False)
     )
     return done.rowcount == 1
+
+
+def close_claim(tx: Tx, worker_id: int) -> None:
+    """Records that the worker's newest claim has its answer."""
+    tx.conn.execute(workers.update().where(workers.c.id == worker_id).values(claim_open=False))
 
 
 def seen(tx: Tx, worker_id: int, **values: Any) -> None:
@@ -55,9 +67,14 @@ def seen(tx: Tx, worker_id: int, **values: Any) -> None:
     )
 
 
+def beat(tx: Tx, worker_id: int) -> None:
+    """Does as `seen`, for every heartbeat."""
+    _BEAT.run(tx.conn, {"of_worker": worker_id, "at": tx.now})
+
+
 def leave(tx: Tx, worker_id: int) -> None:
     """Records that the worker is gone; whatever it claimed last is stale."""
-    seen(tx, worker_id, gone=True, claim_seq=workers.c.claim_seq + 1)
+    seen(tx, worker_id, gone=True, claim_seq=workers.c.claim_seq + 1, claim_open=False)
 
 
 def recent(conn: Connection, limit: int = 200) -> Sequence[Row]:

@@ -1,14 +1,15 @@
 """Ask: the sampler's view of a study, an in-memory Optuna study rebuilt from our rows.
 
 The sampler never sees the database. A mirror takes in the rows that changed since it last looked
-(by revision), so several servers of one database each keep their own. It is used inside the
-transaction that holds the study's lock; if that transaction does not commit, it is thrown away.
+(by revision), so several servers of one database each keep their own. An ask leaves no trace in
+it: what was suggested is seen once it is a row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -56,21 +57,54 @@ class Suggestion:
 
 
 class _Storage(InMemoryStorage):
-    """Optuna's in-memory storage, in which a trial may also be replaced (PAUSED goes on)."""
+    """Optuna's in-memory storage of one study, in which a trial's id is its number.
 
-    def replace(self, study_id: int, trial: FrozenTrial) -> None:
+    A trial may be replaced there (PAUSED goes on), and an ask sees what it is shown.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: list[FrozenTrial] | None = None  # to the ask that is going on
+
+    def put(self, study_id: int, trial: FrozenTrial) -> None:
         """Puts the trial in the place of its number."""
-        self.pad(study_id, trial.number)
-        if trial.number < len(self._studies[study_id].trials):
-            trial._trial_id = self._studies[study_id].trials[trial.number]._trial_id
-            self._set_trial(trial._trial_id, trial)
-        else:
-            self.create_new_trial(study_id, trial)
+        self.pad(study_id, trial.number + 1)
+        self._studies[study_id].trials[trial.number] = trial
 
-    def pad(self, study_id: int, number: int) -> None:
-        """Fills the numbers below `number` that are foreign to us with failed trials."""
-        while len(self._studies[study_id].trials) < number:
-            self.create_new_trial(study_id, optuna.trial.create_trial(state=OptunaState.FAIL))
+    def pad(self, study_id: int, count: int) -> None:
+        """Fills the numbers below `count` that are foreign to us with failed trials."""
+        trials = self._studies[study_id].trials
+        for number in range(len(trials), count):
+            foreign = optuna.trial.create_trial(state=OptunaState.FAIL)
+            foreign.number = foreign._trial_id = number
+            self._trial_id_to_study_id_and_number[number] = (study_id, number)
+            trials.append(foreign)
+        self._max_trial_id = len(trials) - 1
+
+    @contextmanager
+    def showing(self, study_id: int, shown: list[FrozenTrial]) -> Iterator[None]:
+        """Shows these trials only; the one that is made meanwhile is gone afterwards."""
+        trials = self._studies[study_id].trials
+        count, self._shown = len(trials), shown
+        try:
+            yield
+        finally:
+            self._shown = None
+            for number in range(count, len(trials)):
+                del self._trial_id_to_study_id_and_number[number]
+            del trials[count:]
+            self._max_trial_id = count - 1
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[OptunaState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Returns the trials, or those that an ask is shown."""
+        if self._shown is None:
+            return super().get_all_trials(study_id, deepcopy, states)
+        return [trial for trial in self._shown if states is None or trial.state in states]
 
 
 class Mirror:
@@ -87,9 +121,9 @@ class Mirror:
         self._grid = grid.points(spec.space, spec.sampler) if spec.sampler.kind == "grid" else []
 
     def take(self, rows: Iterable[Seen], revision: int) -> None:
-        """Takes in the rows changed since `self.revision`; they come in order of number."""
+        """Takes in rows changed since `self.revision`, which is `revision` from now on."""
         for row in rows:
-            self._storage.replace(self._study._study_id, self._frozen(row))
+            self._storage.put(self._study._study_id, self._frozen(row))
         self.revision = revision
 
     def ask(self, number: int, fixed: Mapping[str, Any] | None = None) -> Suggestion | None:
@@ -99,20 +133,24 @@ class Mirror:
             number: what Optuna will number the trial; numbers we do not know are foreign trials.
             fixed: values a person chose; the other parameters are sampled.
         """
-        self._storage.pad(self._study._study_id, number)
+        study_id = self._study._study_id
+        self._storage.pad(study_id, number)
         if self._grid and fixed is None:
             fixed = grid.next_point(self._grid, (trial.params for trial in self._trials))
             if fixed is None:
                 return None
         self._study.sampler = samplers.build(self.spec, number)
-        if fixed is not None:
-            self._study.enqueue_trial(dict(fixed))
-        trial = self._study.ask()
+        with self._storage.showing(study_id, self._trials):
+            chosen = self._chosen(self._study.ask(), fixed or {})
+        return Suggestion(chosen, self._trial(number, OptunaState.RUNNING, chosen))
+
+    def _chosen(self, trial: optuna.Trial, fixed: Mapping[str, Any]) -> dict[str, Any]:
         chosen: dict[str, Any] = {}
         for param in self.spec.space:
             if param.active(chosen):
-                chosen[param.name] = suggest(trial, param)
-        return Suggestion(chosen, self._trial(trial.number, OptunaState.RUNNING, chosen))
+                name = param.name
+                chosen[name] = fixed[name] if name in fixed else suggest(trial, param)
+        return chosen
 
     def importances(self) -> dict[str, float]:
         """Returns how much each parameter mattered, summing to 1; empty while too few are known.

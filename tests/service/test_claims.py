@@ -7,18 +7,9 @@ from collections import Counter
 
 import pytest
 
-from service.dispatch.claim import waiting_claim
 from service.dispatch.sweep import worker_gone
 from studies.errors import NotFound, StaleClaim
-from tests.service.world import LEASE, Held, Worker, World
-
-
-def wait_as(worker: Worker, seq: int) -> Held | None:
-    """What a claim of this number that waits is given when it looks again."""
-    world, body = worker.world, worker.body(seq)
-    grant = world.db.write(lambda tx: waiting_claim(tx, world.ctx, worker.id, body))
-    return grant and Held(world, grant, body.lease_token)
-
+from tests.service.world import LEASE, Worker, World
 
 # ------------------------------------------------------------------ numbers
 
@@ -73,23 +64,23 @@ def test_an_older_claim_is_stale(world: World) -> None:
 
 def test_a_waiting_claim_is_over_when_a_newer_one_came(world: World) -> None:
     worker = world.worker()
-    assert worker.claim_as(1) is None
-    assert worker.claim_as(2) is None
+    worker.begin_waiting(1)
+    worker.begin_waiting(2)
     world.open()
     with pytest.raises(StaleClaim):
-        wait_as(worker, 1)
-    assert wait_as(worker, 2).grant.attempt == 1
-    assert wait_as(worker, 2).grant.number == 0
+        worker.wait_as(1)
+    assert worker.wait_as(2).grant.attempt == 1
+    assert worker.wait_as(2).grant.number == 0
     assert len(world.rows("attempts")) == 1
 
 
 def test_a_waiting_claim_of_a_worker_that_left_gets_nothing(world: World) -> None:
     worker = world.worker()
-    assert worker.claim_as(1) is None
+    worker.begin_waiting(1)
     world.db.write(lambda tx: worker_gone(tx, worker.id))
     world.open()
     with pytest.raises(StaleClaim):
-        wait_as(worker, 1)
+        worker.wait_as(1)
     assert world.rows("trials") == []
 
 
@@ -248,9 +239,9 @@ def test_a_claim_and_its_retry_at_once_get_one_trial(world: World) -> None:
 
 def test_a_waiting_claim_twice_at_once_gets_one_trial(world: World) -> None:
     worker = world.worker()
-    worker.claim_as(1)
+    worker.begin_waiting(1)
     world.open()
-    got = storm([lambda: wait_as(worker, 1)] * 4)
+    got = storm([lambda: worker.wait_as(1)] * 4)
     assert len({held.grant.trial_id for held in got}) == 1
     assert len(world.rows("attempts")) == 1
 

@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import tokens
-from service.store.database import TRIES, Database, Repeat, wal_is_safe
+from service.store.database import Database, Repeat, wal_is_safe
 from service.store.migrate import migrate
+from service.store.writers import TRIES
 from studies.errors import StartupError, Unavailable
 from tests.harness.postgres import Postgres
 from tests.service.world import World
@@ -155,7 +156,7 @@ def test_wal_is_used_only_where_it_is_safe(version, safe) -> None:
 
 
 def test_the_journal_is_durable(small_world: World) -> None:
-    mode = "wal" if wal_is_safe(sqlite3.sqlite_version_info) else "delete"
+    mode = "wal" if wal_is_safe(sqlite3.sqlite_version_info) else "persist"
 
     def read(tx):
         return [tx.conn.exec_driver_sql(f"PRAGMA {p}").scalar() for p in PRAGMAS]

@@ -83,7 +83,7 @@ class World:
         return self.db.write(lambda tx: studies.stop(tx, self.ctx, name))
 
     def enqueue(self, name: str = "study", **params: Any) -> Row:
-        return self.db.write(lambda tx: enqueue.enqueue(tx, self.ctx, name, params))
+        return enqueue.enqueue(self.ctx, name, params)
 
     def cancel(self, number: int, name: str = "study") -> Row:
         return self.db.write(lambda tx: enqueue.cancel(tx, self.ctx, name, number))
@@ -185,8 +185,32 @@ class Worker:
         """The claim of this number, again or for the first time."""
         world = world or self.world
         body = self.body(seq, token)
-        answer = world.db.write(lambda tx: claim.first_claim(tx, world.ctx, self.id, body))
-        return answer.grant and Held(world, answer.grant, body.lease_token)
+        claimed = world.db.write(lambda tx: claim.first_claim(tx, world.ctx, self.id, body))
+        while claimed.ask is not None:
+            claimed = claim.suggested_claim(world.ctx, self.id, body, claimed.ask)
+        grant = claimed.grant
+        if claimed.open and grant is None:
+            grant = world.db.write(lambda tx: claim.close_claim(tx, world.ctx, self.id, body))
+        return grant and Held(world, grant, body.lease_token)
+
+    def begin_waiting(self, seq: int) -> None:
+        """A claim that finds nothing and stays open."""
+        body, ctx = self.body(seq), self.world.ctx
+        claimed = self.world.db.write(lambda tx: claim.first_claim(tx, ctx, self.id, body))
+        assert claimed == claim.Claimed()
+
+    def close(self, seq: int) -> wire.Grant | None:
+        """The claim of this number is answered with what it has, or with nothing."""
+        body, ctx = self.body(seq), self.world.ctx
+        return self.world.db.write(lambda tx: claim.close_claim(tx, ctx, self.id, body))
+
+    def wait_as(self, seq: int) -> Held | None:
+        """What a claim of this number that waits is given when it looks again."""
+        body, ctx = self.body(seq), self.world.ctx
+        claimed = self.world.db.write(lambda tx: claim.waiting_claim(tx, ctx, self.id, body))
+        while claimed.ask is not None:
+            claimed = claim.suggested_claim(ctx, self.id, body, claimed.ask)
+        return claimed.grant and Held(self.world, claimed.grant, body.lease_token)
 
     def body(self, seq: int, token: str | None = None) -> wire.ClaimBody:
         drawn = hashlib.md5(f"{self.id} {seq}".encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,43 @@
+"""Statements compiled once per kind of database and then run by its driver.
+
+For the few that run with every report and heartbeat: there SQLAlchemy's own work for a statement
+costs five times what the database's does (docs/decisions/0009-the-write-path.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+
+class Prepared:
+    """A statement with bound parameters; its values and rows are plain numbers and strings."""
+
+    def __init__(self, statement: sa.UpdateBase, columns: Sequence[str] | None = None) -> None:
+        """`columns` are those that an INSERT fills."""
+        self._statement, self._columns = statement, columns
+        self._compiled: dict[str, tuple[str, dict[str, Any], list[str] | None]] = {}
+
+    def run(self, conn: sa.Connection, values: Mapping[str, Any]) -> Any:
+        """Runs it in the connection's transaction; returns its cursor."""
+        text, constants, order = self._for(conn.dialect)
+        named = {**constants, **values}
+        bound: Any = named if order is None else [named[name] for name in order]
+        driver: Any = conn.connection.driver_connection
+        try:
+            return driver.execute(text, bound)
+        except conn.dialect.loaded_dbapi.Error as error:
+            raise sa.exc.DBAPIError.instance(
+                text, bound, error, conn.dialect.loaded_dbapi.Error, dialect=conn.dialect
+            ) from error
+
+    def _for(self, dialect: sa.Dialect) -> tuple[str, dict[str, Any], list[str] | None]:
+        """Returns the text, the parameters it came with and, where they go by place, the order."""
+        found = self._compiled.get(dialect.name)
+        if found is None:
+            compiled = self._statement.compile(dialect=dialect, column_keys=self._columns)
+            order = list(compiled.positiontup or ()) if compiled.positional else None
+            found = self._compiled[dialect.name] = (compiled.string, dict(compiled.params), order)
+        return found
