@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import resource
 import socket
 import sys
 import threading
@@ -24,12 +25,15 @@ from service.reconcile import differences
 from service.routes.login import make_link
 from service.routes.parts import Parts
 from service.settings import Settings
+from service.store.tx import said
 from service.sweeper import Sweeper
 from studies.errors import LmtuneError, StartupError
 
 logger = logging.getLogger(__name__)
 _GRACEFUL_SECONDS: Final = 3  # for connections that are open at the end
 _BACKLOG: Final = 2_048  # connections that may wait to be accepted
+_FILES: Final = 16_384  # open at once; many systems begin with 1,024
+_BROKEN: Final = 74  # exit code: EX_IOERR of sysexits.h
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -120,7 +124,8 @@ def main() -> None:
 def _serve(settings: Settings, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     url = f"http://{_reachable(host)}:{port}"
-    parts = open_parts(settings)
+    _allow_connections()
+    parts = open_parts(settings, _end_broken)
     token = auth.home_token(settings.home)
     admit_token(parts, token)
     (settings.home / "url").write_text(url + "\n", encoding="utf-8")
@@ -139,6 +144,23 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         _Server(config, parts, app.state.sweeper).run(sockets=[listener])
     finally:
         forget_home(settings)
+
+
+def _end_broken(error: BaseException) -> None:
+    """Ends the process as a crash does: what SQLite knows of a file that fails is not to be used.
+
+    The next start reads the file anew, and rolls back what was not acknowledged.
+    """
+    logger.critical("the database's file or disk fails; the server ends: %s", said(error))
+    logging.shutdown()
+    os._exit(_BROKEN)
+
+
+def _allow_connections() -> None:
+    """Lets the process hold a connection of every worker, as far as it may."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if now < _FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _FILES), most))
 
 
 def _launcher(settings: Settings, url: str, token: str) -> Launcher:

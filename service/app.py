@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -52,11 +52,16 @@ def open_home(home: Path) -> Path:
     return home.absolute()
 
 
-def open_parts(settings: Settings) -> Parts:
-    """Returns the parts on a database that is up to date; raises StartupError."""
+def open_parts(
+    settings: Settings, on_broken: Callable[[BaseException], None] | None = None
+) -> Parts:
+    """Returns the parts on a database that is up to date; raises StartupError.
+
+    `on_broken` is called when a SQLite file or its disk fails.
+    """
     open_home(settings.home)
     folder = BlobFolder(settings.blob_folder)
-    database = Database(settings.url)
+    database = Database(settings.url, on_broken)
     try:
         migrate(database)
     except StartupError:

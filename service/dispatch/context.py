@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from service.leases import LeaseTimes
 from service.store import studies
-from service.store.database import Connection, Database, Row
+from service.store.database import Database, Row, Tx
 from service.tuning.mirror import Mirror
 from studies.errors import NotFound
 from studies.spec import StudySpec
@@ -19,32 +19,34 @@ class Studies:
     """The parsed studies and their mirrors, by id; both can be made anew from the database."""
 
     def __init__(self) -> None:
-        self._specs: dict[int, StudySpec] = {}
+        self._specs: dict[tuple[int, float], StudySpec] = {}
         self._mirrors: dict[int, Mirror] = {}
-        self._of_trial: dict[int, int] = {}
+        self._of_trial: dict[int, tuple[int, StudySpec]] = {}
         self._turns: dict[int, threading.Lock] = {}
 
     def spec(self, study: Row) -> StudySpec:
         """Returns the study's specification, parsed once: it never changes."""
-        found = self._specs.get(study.id)
+        key = study.id, study.created_at  # the id of one whose making did not commit is given again
+        found = self._specs.get(key)
         if found is None:
-            found = self._specs[study.id] = StudySpec.model_validate(study.spec)
+            found = self._specs[key] = StudySpec.model_validate(study.spec)
         return found
 
-    def of_trial(self, conn: Connection, trial_id: int) -> tuple[int, StudySpec]:
+    def of_trial(self, tx: Tx, trial_id: int) -> tuple[int, StudySpec]:
         """Returns the id and the specification of a trial's study; raises NotFound.
 
-        Looked up once: a trial stays in its study.
+        Looked up once: a trial stays in its study. (One whose making does not commit leaves its
+        id to another trial.)
         """
-        study_id = self._of_trial.get(trial_id)
-        spec = None if study_id is None else self._specs.get(study_id)
-        if study_id is not None and spec is not None:
-            return study_id, spec
-        study = studies.of_trial(conn, trial_id)
+        found = self._of_trial.get(trial_id)
+        if found is not None:
+            return found
+        study = studies.of_trial(tx.conn, trial_id)
         if study is None:
             raise NotFound(f"there is no trial {trial_id}")
-        self._of_trial[trial_id] = study.id
-        return study.id, self.spec(study)
+        tx.on_rollback(lambda: self._of_trial.pop(trial_id, None))
+        self._of_trial[trial_id] = study.id, self.spec(study)
+        return self._of_trial[trial_id]
 
     @contextmanager
     def turn(self, study: Row) -> Iterator[Mirror]:

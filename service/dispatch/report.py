@@ -59,7 +59,7 @@ def record_report(
     Raises:
         Conflict: another report was stored at a step, or the steps do not rise.
     """
-    study_id, spec = ctx.studies.of_trial(tx.conn, key.trial_id)
+    study_id, spec = ctx.studies.of_trial(tx, key.trial_id)
     judged = _may_judge(spec, body)
     if not judged and len(body.items) == 1:
         answer = _take_plain(tx, ctx, key, study_id, spec, body.items[0])
@@ -145,7 +145,7 @@ def finish(tx: Tx, ctx: Context, key: AttemptKey, body: wire.FinishBody) -> wire
         Unreported: `ok` without a visible report at `final_step`.
     """
     said = body.model_dump(mode="json")
-    study = studies.lock(tx, ctx.studies.of_trial(tx.conn, key.trial_id)[0])
+    study = studies.lock(tx, ctx.studies.of_trial(tx, key.trial_id)[0])
     before = attempts.get(tx.conn, key.trial_id, key.attempt)
     if before is not None and before.lease_hash == key.lease_hash and before.finish is not None:
         if before.finish["said"] == said:

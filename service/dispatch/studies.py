@@ -42,7 +42,7 @@ def open_study(tx: Tx, ctx: Context, spec: StudySpec) -> Row:
         running_since_t=tx.t,
     )
     studies.audit(tx, row.id, "study_running")
-    ctx.wake()
+    tx.on_commit(ctx.wake)
     return row
 
 
@@ -81,7 +81,7 @@ def resume(tx: Tx, ctx: Context, name: str) -> Row:
             if trial.state == TrialState.PAUSED:
                 move(tx, trial, TrialState.WAITING)
     row = _to(tx, study, StudyState.RUNNING, reason=None, error=None)
-    ctx.wake()
+    tx.on_commit(ctx.wake)
     return advance(tx, ctx, row)
 
 
@@ -145,7 +145,7 @@ def after_settle(tx: Tx, ctx: Context, study: Row, moved: Row) -> Row:
     failed = study.state == StudyState.RUNNING and moved.state == TrialState.FAILED
     if failed and (first := broken_by(tx, study)):
         return pause_study(tx, studies.lock(tx, study.id), "failing", first.reason)
-    ctx.wake()
+    tx.on_commit(ctx.wake)
     return advance(tx, ctx, studies.lock(tx, study.id))
 
 

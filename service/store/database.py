@@ -2,7 +2,7 @@
 
 On SQLite the writer is one thread with one connection, Optuna's rows included, so that no write
 ever waits for another in the middle. On Postgres it is a few threads; rows are locked in the order
-study, trial, worker. service/store/writers.py has both. A write is a function of a `Tx`; it may
+study, trial, worker. service/store/commits.py has both. A write is a function of a `Tx`; it may
 run more than once and must keep everything it changes in the transaction (`Tx.on_rollback` is for
 what it cannot).
 """
@@ -10,7 +10,6 @@ what it cannot).
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,28 +19,25 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
+from service.store.commits import GroupCommit, OneByOne
 from service.store.tx import Repeat as Repeat
 from service.store.tx import Tx as Tx
 from service.store.tx import first_line, translated
-from service.store.writers import THREADS, GroupWriter, PoolWriter, Writer
+from service.store.writers import Writers
 from studies.errors import StartupError
 
-logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 Row = sa.Row[Any]
 Connection = sa.Connection
-_BUSY_MS: Final = 30_000  # how long SQLite waits for a foreign reader [ms]
+THREADS: Final = 4  # that write to Postgres; assumption
+_BUSY_MS: Final = 10_000  # how long SQLite waits for a foreign reader [ms]
 _WAL_FIXED: Final = {(3, 44): 6, (3, 50): 7}  # backports of 3.51.3's fix of the WAL-reset bug
-
-
-def _log_broken(error: Exception) -> None:
-    logger.critical("the database's disk or file fails: %s", error)
 
 
 class Database:
     """The readers' engine and the writer of one database URL."""
 
-    def __init__(self, url: str, on_broken: Callable[[Exception], None] = _log_broken) -> None:
+    def __init__(self, url: str, on_broken: Callable[[BaseException], None] | None = None) -> None:
         """Opens the database; `on_broken` is called when a SQLite file or its disk fails.
 
         Raises:
@@ -62,8 +58,10 @@ class Database:
         self.sqlite = parsed.get_backend_name() == "sqlite"
         self.reader, self.writer = self._engines()
         self._probe()
-        self._writing: Writer = (
-            GroupWriter(self.writer, on_broken) if self.sqlite else PoolWriter(self.writer)
+        self._writers = (
+            Writers(GroupCommit(self.writer, on_broken or (lambda _: None)), 1)
+            if self.sqlite
+            else Writers(OneByOne(self.writer), THREADS)
         )
 
     def _engines(self) -> tuple[sa.Engine, sa.Engine]:
@@ -89,11 +87,11 @@ class Database:
 
     def submit(self, work: Callable[[Tx], ResultT]) -> Future[ResultT]:
         """Queues a write; the future ends when it is durable, or with its error."""
-        return self._writing.submit(work)
+        return self._writers.submit(work)
 
     def asubmit(self, work: Callable[[Tx], ResultT]) -> asyncio.Future[ResultT]:
         """Queues a write from a running event loop; see `submit`."""
-        return self._writing.asubmit(work)
+        return self._writers.asubmit(work)
 
     def write(self, work: Callable[[Tx], ResultT]) -> ResultT:
         """Runs a write; returns when it is durable."""
@@ -109,7 +107,7 @@ class Database:
 
     def close(self) -> None:
         """Ends the writer after the writes it holds, and closes every connection."""
-        self._writing.close()
+        self._writers.close()
         self.reader.dispose()
         self.writer.dispose()
 

@@ -13,7 +13,7 @@ from service.store import tables
 from studies.errors import InvalidInput, Unavailable
 
 _T: Final = sa.select(tables.clock.c.t)
-_BROKEN: Final = frozenset({10, 11})  # SQLITE_IOERR, SQLITE_CORRUPT: the disk, not the moment
+_BROKEN: Final = frozenset({10, 11, 26})  # SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_NOTADB
 
 
 class Repeat(Exception):
@@ -26,7 +26,8 @@ class Tx:
     def __init__(self, conn: sa.Connection) -> None:
         self.conn = conn
         self.now = time.time()  # [s since 1970]
-        self._undo: list[Callable[[], None]] = []
+        self._act: list[Callable[[], object]] = []
+        self._undo: list[Callable[[], object]] = []
         self._t: float | None = None
 
     @property
@@ -36,9 +37,18 @@ class Tx:
             self._t = float(self.conn.execute(_T).scalar_one())
         return self._t
 
-    def on_rollback(self, undo: Callable[[], None]) -> None:
+    def on_rollback(self, undo: Callable[[], object]) -> None:
         """Calls `undo` if this transaction does not commit."""
         self._undo.append(undo)
+
+    def on_commit(self, act: Callable[[], object]) -> None:
+        """Calls `act` once this transaction has committed, before the caller is answered."""
+        self._act.append(act)
+
+    def committed(self) -> None:
+        """Does what was to be done after the commit."""
+        for act in self._act:
+            act()
 
     def undo(self) -> None:
         """Undoes, last first, what a transaction that did not commit left outside the database."""
@@ -46,28 +56,47 @@ class Tx:
             self._undo.pop()()
 
 
+def conflicting(error: BaseException) -> bool:
+    """True when another transaction was in the way of this one, which had no effect."""
+    orig = said(error)
+    return getattr(orig, "sqlstate", None) in ("40001", "40P01") or "is locked" in str(orig)
+
+
 def repeatable(error: BaseException) -> bool:
-    """True when the transaction surely had no effect and may simply be run again."""
-    orig = getattr(error, "orig", None)
-    conflict = getattr(orig, "sqlstate", None) in ("40001", "40P01")
-    return isinstance(error, Repeat) or conflict or "database is locked" in str(orig)
+    """True when a transaction that was not yet committing may simply be run again."""
+    lost = getattr(_wrapped(error), "connection_invalidated", False)
+    return isinstance(error, Repeat) or lost or conflicting(error)
 
 
 def broken(error: BaseException) -> bool:
     """True when the database's disk or file is at fault: writing on could only harm."""
-    code: Any = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
-    return code & 0xFF in _BROKEN
+    return getattr(said(error), "sqlite_errorcode", 0) & 0xFF in _BROKEN
 
 
-def translated(error: Exception) -> Exception:
+def translated(error: BaseException) -> BaseException:
     """Returns the error for the caller: a fault of the moment or of the caller's, or as it is."""
-    if isinstance(error, OverflowError | sa.exc.DataError):
+    wrapped = _wrapped(error)
+    if isinstance(wrapped, OverflowError | sa.exc.DataError):
         message = "holds a number or a character that no column takes"
         return InvalidInput.of("request", message)
     moment = sa.exc.OperationalError | sa.exc.InterfaceError | sa.exc.TimeoutError | Repeat
-    if isinstance(error, moment) or getattr(error, "connection_invalidated", False):
+    if isinstance(wrapped, moment) or getattr(wrapped, "connection_invalidated", False):
         return Unavailable("the database does not answer; try again")
     return error
+
+
+def _wrapped(error: BaseException) -> BaseException:
+    """Returns SQLAlchemy's error where Optuna has put one of its own around it."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, DBAPIError):
+        inner = inner.__cause__
+    return error if inner is None else inner
+
+
+def said(error: BaseException) -> Any:
+    """Returns the driver's own error."""
+    wrapped = _wrapped(error)
+    return wrapped.orig if isinstance(wrapped, DBAPIError) else wrapped
 
 
 def first_line(error: DBAPIError) -> str:

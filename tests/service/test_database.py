@@ -10,9 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import tokens
+from service.store.commits import TRIES
 from service.store.database import Database, Repeat, wal_is_safe
 from service.store.migrate import migrate
-from service.store.writers import TRIES
 from studies.errors import StartupError, Unavailable
 from tests.harness.postgres import Postgres
 from tests.service.world import World
