@@ -18,7 +18,7 @@ help: ## show this list
 	@echo
 	@echo "  benchmarks: $(or $(BENCHMARKS),none yet)"
 	@echo "  options:    PYTHON=python3.12  PIP_ARGS='--extra-index-url URL' (any recipe)"
-	@echo "              ONCE=1 STUDY=FILE DATA=FILE PORT=N (run)  ARGS='-k space' (test)  OUT=FILE (bench)"
+	@echo "              ONCE=1 STUDY=FILE DATA=FILE PORT=N (run)  ARGS='-k space' (test)  OUT=FILE QUICK=1 (bench)"
 
 run: .venv/.run ## start server, worker and the quickstart study; serve until Ctrl-C (ONCE=1: until it ends)
 	@exec $(BIN)/lmtune up $(if $(filter-out 0,$(ONCE)),--once) \
@@ -50,7 +50,7 @@ check: .venv/.dev ## lint, format, types, import contracts, docs
 BENCHMARKS = $(patsubst tests/benchmarks/%.py,bench-%,$(wildcard tests/benchmarks/[!_]*.py))
 bench-%: .venv/.dev ## run tests/benchmarks/%.py; OUT=FILE keeps its numbers
 	@[ -e tests/benchmarks/$*.py ] || { echo "no such benchmark; there are: $(BENCHMARKS)" >&2; exit 2; }
-	@$(BIN)/python -m tests.benchmarks.$* $(if $(OUT),--out "$(OUT)")
+	@$(BIN)/python -m tests.benchmarks.$* $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 docs: .venv/.dev ## write the parts of docs and README that are made of the code
 	@$(BIN)/python -m studies.reference
