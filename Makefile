@@ -38,7 +38,7 @@ test-all: .venv/.dev ## run every test
 storm: .venv/.dev ## break everything for real and count what is lost; SEED, TRIALS, FAULTS, DB=sqlite|postgres
 	@.ci/tools
 	@$(BIN)/python -m tests.chaos.storm $(if $(SEED),--seed $(SEED)) $(if $(TRIALS),--trials $(TRIALS)) \
-	  $(if $(FAULTS),--faults $(FAULTS)) $(if $(DB),--db $(DB)) $(ARGS)
+	  $(if $(FAULTS),--faults $(FAULTS)) $(if $(DB),--db $(DB)) $(if $(SERVERS),--servers $(SERVERS)) $(ARGS)
 
 check: .venv/.dev ## lint, format, types, import contracts, docs
 	@$(BIN)/ruff check --quiet .

@@ -32,18 +32,19 @@ def environment() -> dict[str, str]:
 class Server:
     """One server; `lock` is held by whoever makes it unwell."""
 
-    def __init__(self, folder: Path, database_url: str, history: History) -> None:
-        self.home = folder / "home"
+    def __init__(self, folder: Path, number: int, url: str, history: History | None) -> None:
+        """`history` is told when it is away; None: others tick meanwhile."""
+        self.home = folder / f"home-{number}"
         self.home.mkdir()
         (self.home / "token").write_text(TOKEN + "\n")
         self.port, self.lock = free_port(), asyncio.Lock()
-        self.log = folder / "server.log"
+        self.log = folder / f"server-{number}.log"
         self.surprises: list[str] = []  # ends that nobody had asked for
         self._history = history
         self._env = environment() | {
             "LMTUNE_HOME": str(self.home),
             "LMTUNE_BLOBS": str(folder / "blobs"),
-            "LMTUNE_DATABASE_URL": database_url,
+            "LMTUNE_DATABASE_URL": url,
             "LMTUNE_PORT": str(self.port),
             "LMTUNE_WORKERS": "0",
             "LMTUNE_LEASE_SECONDS": f"{LEASE:g}",
@@ -68,9 +69,12 @@ class Server:
             if not self.running:
                 self._spawn()
             await asyncio.sleep(0.05)
-        if self._away_since is not None:
+        self._is_back()
+
+    def _is_back(self) -> None:
+        if self._history is not None and self._away_since is not None:
             self._history.away(self._away_since, time.monotonic())
-            self._away_since = None
+        self._away_since = None
 
     def _spawn(self) -> None:
         command = [sys.executable, "-m", "tests.chaos.server"]
@@ -130,9 +134,7 @@ class Server:
     def thaw(self) -> None:
         """SIGCONT."""
         assert self._process is not None
-        assert self._away_since is not None
-        self._history.away(self._away_since, time.monotonic())
-        self._away_since = None
+        self._is_back()
         self._process.send_signal(signal.SIGCONT)
 
     def shift_clock(self, seconds: float) -> None:

@@ -77,7 +77,7 @@ def read(url: str) -> Rows:
 def reconcile(url: str, folder: Path) -> list[str]:
     """Returns what `lmtune-server reconcile` prints."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LMTUNE_")}
-    env = {**kept, "LMTUNE_HOME": str(folder / "home"), "LMTUNE_DATABASE_URL": url}
+    env = {**kept, "LMTUNE_HOME": str(folder / "home-0"), "LMTUNE_DATABASE_URL": url}
     command = [sys.executable, "-m", "service", "reconcile"]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
     said = done.stdout.splitlines()

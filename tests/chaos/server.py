@@ -4,7 +4,7 @@ Nothing of it is in the product: crash points look at the SQL that passes, and t
 `time.time` of this process. The supervisor arms them by files in the folder LMTUNE_CHAOS:
 
 crash   `WHAT:WHEN`: the process ends at once, as by kill -9, the first time that a transaction
-        which does WHAT (`POINTS`) is in the `middle` (its first such statement is done), `before`
+        which does WHAT (`POINTS`) is in the `middle` (another statement follows), `before`
         its commit, or `after` it, when nobody has been answered yet
 offset  seconds that the wall clock is wrong by
 """
@@ -12,12 +12,15 @@ offset  seconds that the wall clock is wrong by
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
 
@@ -33,52 +36,59 @@ POINTS: Final[dict[str, tuple[str, ...]]] = {
     "optuna_end": ("UPDATE trials SET", "INSERT INTO trial_values"),  # Optuna's, at an end
 }
 WHENS: Final = ("middle", "before", "after")
-_SEEN: Final = "chaos"  # where a connection keeps what its transaction has done
 
 
 class CrashPoints:
-    """Ends the process at the armed point."""
+    """Ends the process at the armed point; sees every statement as the driver gets it."""
 
     def __init__(self, file: Path) -> None:
         self._file, self.armed = file, ""
-        self._thread = threading.local()
+        self._done: dict[int, set[str]] = {}  # what a connection's open transaction has done
 
     def install(self) -> None:
-        """Listens to every engine of this process."""
-        sa.event.listen(sa.Engine, "begin", self._begin)
-        sa.event.listen(sa.Engine, "after_cursor_execute", self._executed)
-        sa.event.listen(sa.Engine, "commit", lambda conn: self._reach(conn, "before"))
-        commit = DefaultDialect.do_commit
+        """Listens to every connection of this process."""
+        sa.event.listen(sa.pool.Pool, "connect", self._connected)
+        execute, commit = psycopg.Cursor.execute, DefaultDialect.do_commit
+        rollback = DefaultDialect.do_rollback
+
+        def do_execute(cursor: Any, query: Any, *rest: Any, **more: Any) -> Any:
+            self._sees(id(cursor.connection), str(query))
+            return execute(cursor, query, *rest, **more)
 
         def do_commit(dialect: Any, connection: Any) -> None:
+            key = id(getattr(connection, "driver_connection", connection))
+            self._reach(key, "before")
             commit(dialect, connection)
-            if getattr(self._thread, "committing", False):
-                os._exit(EXIT)
+            self._reach(key, "after")
+            self._done.pop(key, None)
 
+        def do_rollback(dialect: Any, connection: Any) -> None:
+            self._done.pop(id(getattr(connection, "driver_connection", connection)), None)
+            rollback(dialect, connection)
+
+        psycopg.Cursor.execute = do_execute  # type: ignore[method-assign]
         DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
+        DefaultDialect.do_rollback = do_rollback  # type: ignore[method-assign]
         _watch(self._file, self._arm)
+
+    def _connected(self, connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.set_trace_callback(partial(self._sees, id(connection)))
 
     def _arm(self, text: str) -> None:
         self.armed = text
 
-    def _begin(self, conn: sa.Connection) -> None:
-        conn.info[_SEEN] = set()
+    def _sees(self, key: int, statement: str) -> None:
+        """Notes what a statement that is about to run does."""
+        if self.armed:
+            self._reach(key, "middle")
+            did = {what for what, begins in POINTS.items() if statement.startswith(begins)}
+            self._done.setdefault(key, set()).update(did)
 
-    def _executed(self, conn: sa.Connection, cursor: Any, statement: str, *_: Any) -> None:
-        if not self.armed:
-            return
-        for what, beginnings in POINTS.items():
-            if statement.startswith(beginnings):
-                conn.info.setdefault(_SEEN, set()).add(what)
-                self._reach(conn, "middle")
-
-    def _reach(self, conn: sa.Connection, when: str) -> None:
+    def _reach(self, key: int, when: str) -> None:
         what, _, at = self.armed.partition(":")
-        if what not in conn.info.get(_SEEN, ()):
-            return
-        if at == when:
+        if at == when and what in self._done.get(key, ()):
             os._exit(EXIT)
-        self._thread.committing = at == "after" and when == "before"
 
 
 def shift_clock(file: Path) -> None:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -54,8 +55,10 @@ class Storm:
         self.database: SqliteFile | PostgresServer = open_database(said.db, folder)
         self.database_lock = asyncio.Lock()
         self.network = Network()
-        self.servers = [Server(folder, self.database.url, self.history)]
-        self.people = People(lambda: self.servers[0].port, self.history, said.seed, said.trials)
+        alone = self.history if said.servers == 1 else None
+        count = range(said.servers)
+        self.servers = [Server(folder, n, self.database.url, alone) for n in count]
+        self.people = People(self._any_port(self.rng), self.history, said.seed, said.trials)
         self.workers = [self._workers(f"w{n}", PER_PROCESS) for n in range(PROCESSES)]
         self.herd = self._workers("herd", HERD)
         self.stranger = self._workers("stranger", 2)
@@ -65,9 +68,17 @@ class Storm:
 
     def _workers(self, name: str, count: int) -> Workers:
         rng = random.Random(f"{self.said.seed} {name}")
-        link = Link(self.network, lambda: rng.choice(self.servers).port, rng)
+        link = Link(self.network, self._any_port(rng), rng)
         options = {"token": TOKEN, "count": count, "seed": self.said.seed, "lease": LEASE}
         return Workers(name, self.folder, link, {**options, "pace": self.said.pace})
+
+    def _any_port(self, rng: random.Random) -> Callable[[], int]:
+        """Returns what gives the port of a server that runs, or of any."""
+
+        def port() -> int:
+            return rng.choice([s for s in self.servers if s.running] or self.servers).port
+
+        return port
 
     @property
     def everybody(self) -> list[Workers]:
@@ -104,6 +115,8 @@ class Storm:
         waiting = deck(self.said.faults, self.said.db, self.rng)
         gate = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
+            while waiting and not self.people.open:  # until the first study is there
+                await asyncio.sleep(0.1)
             for number, kind in enumerate(waiting):
                 await asyncio.sleep(self.rng.expovariate(1 / GAP))
                 while self.people.done / self.said.trials + AHEAD < number / len(waiting):
@@ -248,10 +261,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--faults", type=int, default=60)
     parser.add_argument("--db", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--servers", type=int, default=1, help="more than one on PostgreSQL only")
     parser.add_argument("--pace", type=float, default=0.2, help="mean time of a step [s]")
     parser.add_argument("--verbose", action="store_true", help="say each fault as it ends")
     parser.add_argument("--keep", action="store_true", help="keep the folder")
     said = parser.parse_args(arguments)
+    if said.servers > 1 and said.db == "sqlite":
+        parser.error("SQLite suits one server")
     folder = Path(tempfile.mkdtemp(prefix=f"lmtune-storm-{said.seed}-"))
     status = asyncio.run(storm(said, folder))
     if status == 0 and not said.keep:
