@@ -6,6 +6,7 @@ one database share the folder.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -17,8 +18,9 @@ from typing import Final
 
 from anyio import to_thread
 
-from studies.errors import InvalidInput, StartupError, TooLarge
+from studies.errors import InvalidInput, StartupError, StorageFull, TooLarge
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BROKEN_OFF: Final = 86_400.0  # an upload without a byte for this long has ended [s]
 
 
@@ -51,6 +53,7 @@ class BlobFolder:
 
         Raises:
             TooLarge: more than `cap` bytes came.
+            StorageFull: the disk takes no more.
             InvalidInput: what came has another hash; nothing is kept.
         """
         descriptor, name = tempfile.mkstemp(dir=self.folder / "incoming")
@@ -67,6 +70,10 @@ class BlobFolder:
             if digest.hexdigest() != sha256:
                 raise InvalidInput.of("sha256", f"the content's hash is {digest.hexdigest()}")
             await to_thread.run_sync(self._place, incoming, sha256)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise StorageFull(f"no room for an upload: {error.strerror}") from None
         finally:
             incoming.unlink(missing_ok=True)
         return size

@@ -6,6 +6,7 @@ LmtuneError
 |-- Unauthorized            unauthorized     no token, or one the server does not know
 |-- Forbidden               forbidden        a cross-site request or a foreign host name
 |-- TooLarge                too_large        a body over its cap
+|-- StorageFull             storage_full     no room for an upload
 |-- Conflict                conflict         the state of things does not allow it
 |   |-- DuplicateName       duplicate_name   a study of this name exists
 |   |-- StaleClaim          stale_claim      a newer claim of this worker was seen
@@ -86,6 +87,12 @@ class TooLarge(LmtuneError):
     """A body over its cap."""
 
     code = "too_large"
+
+
+class StorageFull(LmtuneError):
+    """The server has no room for an upload; what is not uploaded goes on as ever."""
+
+    code = "storage_full"
 
 
 class Conflict(LmtuneError):

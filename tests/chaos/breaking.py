@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from tests.chaos.server import POINTS, WHENS
 
 Inject = Callable[["Storm", random.Random], Awaitable[bool]]
 DAY: Final = 86_400.0
+UPLOAD_LIMIT: Final = 1_024  # of a file while the disk is full: no checkpoint fits [bytes]
 WISH_SECONDS: Final = 20.0  # how long a person waits for a study with room
 
 
@@ -221,6 +223,15 @@ async def herd(storm: Storm, rng: random.Random) -> bool:
         await asyncio.sleep(1.5 * LEASE)
         storm.herd.signal(signal.SIGTERM)
         return await storm.herd.ended(LEASE + 3.0)
+
+
+async def fill_disk(storm: Storm, rng: random.Random) -> bool:
+    """F18: the server can write no checkpoint; then it can again. PostgreSQL's disk has room."""
+    async with some_server(storm, rng) as server:
+        server.limit_files(UPLOAD_LIMIT)
+        await asyncio.sleep(rng.uniform(1.0, 2.0))
+        server.limit_files(resource.RLIM_INFINITY)
+    return True
 
 
 async def jump_clock(storm: Storm, rng: random.Random) -> bool:

@@ -15,6 +15,7 @@ _OPTUNA: Final = {"COMPLETE": "COMPLETE", "PRUNED": "PRUNED", "FAILED": "FAIL", 
 _EXPECTED: Final = {"superseded", "finished", "stopped", "cancelled", "paused", "unavailable"}
 _OF_OP: Final = {
     "checkpoint": {"blob_missing"},
+    "upload": {"storage_full"},
     "cancel": {"not_found", "conflict"},
     "enqueue": {"conflict"},
     "open": {"duplicate_name"},

@@ -37,6 +37,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "F15": Fault(breaking.copies, 10),
     "F16": Fault(breaking.slow_uploads, 3),
     "F17": Fault(breaking.herd, 1),
+    "F18": Fault(breaking.fill_disk, 3, only="postgres"),
     "F19": Fault(breaking.jump_clock, 3),
     "F20": Fault(breaking.corrupt, 4),
     "F21": Fault(breaking.enqueue("nan", "infinite", "blink"), 4),

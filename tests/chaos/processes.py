@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -140,6 +141,11 @@ class Server:
     def shift_clock(self, seconds: float) -> None:
         """Makes its wall clock wrong by so much [s]."""
         say(self.home / "offset", f"{seconds}")
+
+    def limit_files(self, size: int) -> None:
+        """Lets it write no file beyond so many bytes [bytes]; RLIM_INFINITY: any."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     def stop(self) -> int:
         """SIGTERM; returns its exit status."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import resource
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from service.blobs import BlobFolder
-from studies.errors import InvalidInput, StartupError, TooLarge
+from studies.errors import InvalidInput, StartupError, StorageFull, TooLarge
 
 CHUNKS = [b"hello ", b"wor", b"ld"]
 DIGEST = hashlib.sha256(b"hello world").hexdigest()
@@ -60,6 +61,19 @@ def test_more_than_the_cap_leaves_nothing(folder: BlobFolder) -> None:
         receive(folder, DIGEST, stream(*CHUNKS), cap=10)
     assert files(folder) == []
     assert receive(folder, DIGEST, stream(*CHUNKS), cap=11) == 11
+
+
+def test_a_full_disk_says_so_leaves_nothing_and_recovers(folder: BlobFolder) -> None:
+    """The limit on the size of a file stands for the disk's end; the kernel holds us to it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, limits[1]))
+    try:
+        with pytest.raises(StorageFull, match="no room"):
+            receive(folder, DIGEST, stream(*CHUNKS))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files(folder) == []
+    assert receive(folder, DIGEST, stream(*CHUNKS)) == 11
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(folder: BlobFolder) -> None:
