@@ -88,6 +88,9 @@ class _Batch:
         self._attempts(ours)
         self._reports(ours, params)
         self._events(numbers)
+        revision = self.study.revision + numbers.stop
+        studies = tables.studies.update().where(tables.studies.c.id == self.study.id)
+        self.tx.conn.execute(studies.values(revision=revision))
 
     def _params(self, number: int) -> dict[str, float]:
         draw = random.Random(number)
@@ -139,11 +142,12 @@ class _Batch:
         """Returns our id of each number."""
         now, last = self.tx.now, self.steps[-1]
         common = {"study_id": self.study.id, "state": "COMPLETE", "attempt": 1}
-        common |= {"step": last, "max_step": last, "progress_step": last, "revision": 1}
+        common |= {"step": last, "max_step": last, "progress_step": last}
         common |= {"created_at": now, "started_at": now, "ended_at": now}
         rows = [
             {
                 "number": number,
+                "revision": self.study.revision + number + 1,
                 "optuna_id": optuna_id,
                 "params": params[number],
                 "value": self._loss(params[number], last),
