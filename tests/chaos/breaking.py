@@ -11,7 +11,7 @@ import random
 import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -152,16 +152,22 @@ async def restart_postgres(storm: Storm, rng: random.Random) -> bool:
     return True
 
 
-async def hold_sqlite(storm: Storm, rng: random.Random) -> bool:
-    """F11: a foreign reader holds the file for up to 3 s; or it is copied as a crash leaves it."""
+async def trouble_sqlite(storm: Storm, rng: random.Random) -> bool:
+    """F11: a reader holds the file for up to 3 s; a copy as of a crash; a disk that fails."""
     assert isinstance(storm.database, SqliteFile)
-    if rng.random() < 0.5:
+    way = rng.randrange(3)
+    if way == 0:
         async with storm.database_lock:
             await asyncio.to_thread(storm.database.hold, rng.uniform(0.3, 3.0))
-    else:
-        async with some_server(storm, rng):
+        return True
+    async with some_server(storm, rng) as server:
+        if way == 1:
             await storm.take_copy()
-    return True
+            return True
+        server.limit_files(0)  # SQLite sees an error of writing: the server must not go on
+        if ended := await server.ended_broken(5.0):
+            await server.start()
+        return ended
 
 
 async def cut_everybody_off(storm: Storm, rng: random.Random) -> bool:
@@ -244,19 +250,23 @@ async def jump_clock(storm: Storm, rng: random.Random) -> bool:
 
 async def corrupt(storm: Storm, rng: random.Random) -> bool:
     """F20: the newest checkpoints rot on disk, and a worker that wrote some of them dies."""
-    files = [file for file in storm.blobs.glob("??/*") if file.is_file()]
-    newest = sorted(files, key=lambda file: file.stat().st_mtime)[-8:]
+    written: dict[Path, float] = {}
+    for file in storm.blobs.glob("??/*"):
+        with suppress(FileNotFoundError):  # it was collected meanwhile
+            written[file] = file.stat().st_mtime
+    newest = sorted(written, key=lambda file: written[file])[-8:]
     if len(newest) < 2:
         return False
     for file in newest:
-        rot(file, rng.choice(newest), rng)
+        with suppress(FileNotFoundError):
+            rot(file, rng.choice(newest), rng)
     async with some_workers(storm, rng) as workers:
         workers.kill()
     return True
 
 
 def rot(file: Path, other: Path, rng: random.Random) -> None:
-    """Flips a bit of a file, cuts it short, empties it, or puts another's content into it."""
+    """Flips a bit of a file, cuts it short, empties it, or swaps its content with another's."""
     content = bytearray(file.read_bytes())
     match rng.randrange(4):
         case 0 if content:
@@ -267,8 +277,14 @@ def rot(file: Path, other: Path, rng: random.Random) -> None:
             content = bytearray()
         case _:
             content, own = bytearray(other.read_bytes()), content
-            other.write_bytes(own)
-    file.write_bytes(content)
+            _overwrite(other, own)
+    _overwrite(file, content)
+
+
+def _overwrite(file: Path, content: bytes) -> None:
+    with file.open("r+b") as there:  # a file that is gone stays gone
+        there.truncate(0)
+        there.write(content)
 
 
 def enqueue(*behaviours: str) -> Inject:

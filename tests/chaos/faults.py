@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,7 +31,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "F7": Fault(breaking.crash_point, 6),
     "F8": Fault(breaking.freeze_server, 1),
     "F9": Fault(breaking.restart_postgres, 6, only="postgres"),
-    "F11": Fault(breaking.hold_sqlite, 6, only="sqlite"),
+    "F11": Fault(breaking.trouble_sqlite, 6, only="sqlite"),
     "F12": Fault(breaking.cut_everybody_off, 3),
     "F13": Fault(breaking.cut_some_off, 8),
     "F14": Fault(breaking.half_open, 8),
@@ -48,9 +49,14 @@ FAULTS: Final[dict[str, Fault]] = {
 }
 
 
-def deck(count: int, database: str, rng: random.Random) -> list[str]:
+def on(database: str, kinds: Collection[str] = ()) -> dict[str, Fault]:
+    """Returns the faults that belong to a database; of these kinds only, where any are named."""
+    fitting = {k: f for k, f in FAULTS.items() if f.only in ("", database)}
+    return {k: f for k, f in fitting.items() if not kinds or k in kinds}
+
+
+def deck(count: int, kinds: Mapping[str, Fault], rng: random.Random) -> list[str]:
     """Returns the kinds of `count` faults in a random order: each kind by its weight, and once."""
-    kinds = {k: f for k, f in FAULTS.items() if f.only in ("", database)}
     weights = [fault.weight for fault in kinds.values()]
     drawn = [*kinds][:count]
     drawn += rng.choices([*kinds], weights, k=count - len(drawn))

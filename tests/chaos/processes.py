@@ -20,6 +20,7 @@ from tests.harness.process import ROOT, free_port
 
 READY_SECONDS = 60.0  # a server that does not serve by then is stuck
 TOKEN = "lmt_storm"  # noqa: S105 - of a server on the loopback
+BROKEN = 74  # exit status of a server whose database's disk fails
 LEASE = 2.0  # LMTUNE_LEASE_SECONDS [s]
 
 
@@ -109,19 +110,31 @@ class Server:
         assert self._process is not None
         status = self._process.wait()
         self._away_since = self._away_since or time.monotonic()
-        if status not in (-signal.SIGKILL, EXIT):
+        if status not in (-signal.SIGKILL, EXIT, BROKEN):
             self.surprises.append(f"the server ended with {status}: {self.output[-500:]}")
+
+    async def _ended(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while self.running and time.monotonic() < end:
+            await asyncio.sleep(0.02)
 
     async def crash_at(self, point: str, seconds: float) -> bool:
         """Arms a crash point; returns True when the server has died there."""
         say(self.home / "crash", point)
-        end = time.monotonic() + seconds
-        while self.running and time.monotonic() < end:
-            await asyncio.sleep(0.02)
+        await self._ended(seconds)
         (self.home / "crash").unlink()
         if self.running:
             await asyncio.sleep(0.1)  # until it has looked
         if self.running:
+            return False
+        self.reap()
+        return True
+
+    async def ended_broken(self, seconds: float) -> bool:
+        """Returns True once it has ended because its disk fails; else its disk is well again."""
+        await self._ended(seconds)
+        if self.running:
+            self.limit_files(resource.RLIM_INFINITY)
             return False
         self.reap()
         return True

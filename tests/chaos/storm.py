@@ -26,7 +26,7 @@ from typing import Final
 
 from tests.chaos import checker, rows
 from tests.chaos.databases import PostgresServer, SqliteFile, open_database
-from tests.chaos.faults import FAULTS, deck
+from tests.chaos.faults import FAULTS, deck, on
 from tests.chaos.history import History, read, write
 from tests.chaos.people import People
 from tests.chaos.processes import LEASE, TOKEN, Server, Workers
@@ -62,6 +62,7 @@ class Storm:
         self.workers = [self._workers(f"w{n}", PER_PROCESS) for n in range(PROCESSES)]
         self.herd = self._workers("herd", HERD)
         self.stranger = self._workers("stranger", 2)
+        self.kinds = on(said.db, said.kinds)
         self.copies: list[checker.Copy] = []
         self.done: Counter[str] = Counter()
         self.surprises: list[str] = []
@@ -112,7 +113,7 @@ class Storm:
 
     async def _inject_all(self) -> None:
         """Injects the faults, some at once, in step with the trials."""
-        waiting = deck(self.said.faults, self.said.db, self.rng)
+        waiting = deck(self.said.faults, self.kinds, self.rng)
         gate = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
             while waiting and not self.people.open:  # until the first study is there
@@ -135,7 +136,7 @@ class Storm:
                 if happened:
                     self.done[kind] += 1
                     return
-                kind = rng.choice([k for k in deck(60, self.said.db, rng) if not FAULTS[k].early])
+                (kind,) = rng.choices([*self.kinds], [f.weight for f in self.kinds.values()])
             self.surprises.append(f"no fault could be injected after {kind}")
         finally:
             gate.release()
@@ -263,6 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--db", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--servers", type=int, default=1, help="more than one on PostgreSQL only")
     parser.add_argument("--pace", type=float, default=0.2, help="mean time of a step [s]")
+    parser.add_argument("--kinds", nargs="*", choices=FAULTS, default=(), help="these faults only")
     parser.add_argument("--verbose", action="store_true", help="say each fault as it ends")
     parser.add_argument("--keep", action="store_true", help="keep the folder")
     said = parser.parse_args(arguments)
