@@ -18,7 +18,6 @@ from service.dispatch import sweep
 from service.dispatch.context import Context
 from service.launcher.base import Launcher, Lost
 from service.leases import TICK_SECONDS
-from service.store.database import Tx
 
 logger = logging.getLogger(__name__)
 COLLECT_SECONDS: Final = 30.0  # between collections of blobs
@@ -51,7 +50,7 @@ class Sweeper:
     def once(self) -> None:
         """One sweep."""
         self._ctx.database.write(partial(sweep.tick, ctx=self._ctx))  # whatever fails below
-        self._ctx.database.write(self._settle)
+        sweep.sweep(self._ctx)
         if self._keeping.acquire(blocking=False):
             try:
                 self._tell(self._launcher.keep())
@@ -60,10 +59,6 @@ class Sweeper:
         if time.monotonic() >= self._next_collection:
             self._next_collection = time.monotonic() + COLLECT_SECONDS
             self._collect()
-
-    def _settle(self, tx: Tx) -> None:
-        sweep.settle_overdue(tx, self._ctx)
-        sweep.end_overtime(tx, self._ctx)
 
     def _tell(self, lost: Iterable[Lost]) -> None:
         for worker in lost:

@@ -273,12 +273,18 @@ def _judged(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> sch
     )
 
 
+def _pause_asked(trial: Row) -> bool:
+    """True when this attempt was told to pause, also where it was resumed or stopped since."""
+    resumed = trial.desired == Desired.RUN and trial.desired_t is not None
+    return resumed or trial.desired == Desired.PAUSE or trial.paused_by is not None
+
+
 def _check_finish(tx: Tx, trial: Row, body: wire.FinishBody) -> None:
     if body.outcome is Outcome.LOST:
         raise InvalidInput.of("outcome", "only the server can say that a worker is lost")
     if body.outcome is Outcome.PRUNED and trial.desired not in (Desired.STOP, Desired.CANCEL):
         raise InvalidInput.of("outcome", "nobody asked this trial to stop")
-    if body.outcome is Outcome.PAUSED and trial.desired_t is None:
+    if body.outcome is Outcome.PAUSED and not _pause_asked(trial):
         raise InvalidInput.of("outcome", "nobody asked this trial to pause")
     if body.outcome is not Outcome.OK:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from service.store.optuna_rows import BoundStorage
 from studies.trial import TRANSITIONS, Desired, Outcome, TrialState
 from studies.wire import number_from_json
 
+logger = logging.getLogger(__name__)
 ATTEMPTS: Final = 4  # lost, error or hung in a row without a newer checkpoint, then FAILED
 BREAKER: Final = 5  # trials that fail in a row without a report, then the study pauses
 KEPT_WHEN_ENDED: Final = 1  # checkpoints of a trial that ended
@@ -130,6 +132,8 @@ def move(tx: Tx, trial: Row, to: TrialState, reason: str | None = None, **values
     values |= {"state": to, "reason": reason, "revision": study.revision}
     if to is not TrialState.RUNNING:
         values |= {"lease_hash": None, "lease_until_t": None, "worker_id": None}
+    else:
+        values |= {"desired_t": None, "paused_by": None}  # nothing was asked of this attempt yet
     if to.terminal:
         values["ended_at"] = tx.now
     moved = trials.update(tx, trial.id, **values)
@@ -151,5 +155,7 @@ def _end(tx: Tx, study: Row, trial: Row, state: TrialState) -> None:
     storage = BoundStorage(tx.conn)
     if storage.has_study(study.name, study.optuna_id):  # else someone has deleted it
         curve = [(row.step, objective(row)) for row in reports.visible(tx.conn, trial.id)]
-        storage.end_trial(trial.optuna_id, state, trial.value, curve, trial.reason)
+        if not storage.end_trial(trial.optuna_id, state, trial.value, curve, trial.reason):
+            where = f"trial {trial.number} of {study.name}"
+            logger.warning("%s was ended or removed through Optuna; it is %s here", where, state)
     attempts.keep_newest_checkpoints(tx, trial.id, KEPT_WHEN_ENDED, trial.step)

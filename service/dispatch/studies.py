@@ -105,11 +105,11 @@ def archive(tx: Tx, name: str, archived: bool) -> Row:
 def advance(tx: Tx, ctx: Context, study: Row) -> Row:
     """Moves a study on where its trials allow it: to ENDING when none is to come, to ENDED."""
     counts = studies.counts(tx.conn, study.id)
-    live = sum(counts.get(state, 0) for state in _LIVE)
+    over = not live(counts)
     full = slots(counts) >= ctx.studies.spec(study).budget.trials
-    if study.state == StudyState.RUNNING and not live and (full or study.reason == EXHAUSTED):
+    if study.state == StudyState.RUNNING and over and (full or study.reason == EXHAUSTED):
         return begin_ending(tx, ctx, study, "budget" if full else EXHAUSTED)
-    if study.state == StudyState.ENDING and not live:
+    if study.state == StudyState.ENDING and over:
         return _to(tx, study, StudyState.ENDED, reason=study.reason)
     return study
 
@@ -160,6 +160,11 @@ def broken_by(tx: Tx, study: Row) -> Row | None:
     return last[-1] if broken else None
 
 
+def live(counts: dict[TrialState, int]) -> int:
+    """Returns how many trials have not ended."""
+    return sum(counts.get(state, 0) for state in _LIVE)
+
+
 def slots(counts: dict[TrialState, int]) -> int:
     """Returns how many trials count against the budget: all but the cancelled."""
     return sum(counts.values()) - counts.get(TrialState.CANCELLED, 0)
@@ -186,5 +191,6 @@ def _to(tx: Tx, study: Row, state: StudyState, **values: Any) -> Row:
     }
     if state is StudyState.ENDED:
         values["ended_at"] = tx.now
-    studies.audit(tx, study.id, f"study_{state.lower()}", reason=values.get("reason"))
+    said = {"reason": values.get("reason"), "revision": study.revision}
+    studies.audit(tx, study.id, f"study_{state.lower()}", **said)
     return studies.update(tx, study.id, **values)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from service import leases
 from service.dispatch import studies as lives
@@ -11,50 +13,97 @@ from service.dispatch.context import Context
 from service.dispatch.settle import ATTEMPTS, settle
 from service.launcher.base import Lost
 from service.store import blobs, studies, trials, workers
-from service.store.database import Tx
+from service.store.database import Connection, Row, Tx
 from studies.trial import Desired, Outcome, StudyState, TrialState
 
+logger = logging.getLogger(__name__)
 UNPOINTED_LEASES: Final = 15  # how long a blob may lie without a pointer [leases]
+
+
+def sweep(ctx: Context) -> None:
+    """Settles what nobody can take any more, and ends the studies whose time is over.
+
+    Each trial and each study in a transaction of its own: a defect in one is logged and holds no
+    other up.
+    """
+    for trial in ctx.database.read(lambda conn: _overdue(conn, ctx)):
+        _apart(ctx, partial(settle_overdue, ctx=ctx, row=trial), f"trial {trial.id}")
+    for study in ctx.database.read(lambda conn: _over(conn, ctx)):
+        _apart(ctx, partial(end_overtime, ctx=ctx, study_id=study.id), f"study {study.name}")
+
+
+def _apart(ctx: Context, work: Callable[[Tx], Any], what: str) -> None:
+    try:
+        ctx.database.write(work)
+    except Exception:
+        logger.exception("%s cannot be settled; the next sweep tries again", what)
 
 
 def tick(tx: Tx, ctx: Context) -> None:
     """Moves the lease clock; when the server was away, lifts every live lease first."""
-    moved, away = leases.tick(workers.read_clock(tx.conn, hold=True), tx.now)
+    clock = workers.read_clock(tx.conn, hold=True)
+    moved, away = leases.tick(clock, tx.now)
     if away:
+        gap = tx.now - clock.wall
+        logger.warning("%+.1f s since the last tick: live leases get their full length", gap)
         trials.lift_leases(tx, moved.t + ctx.lease.lease)
     workers.move_clock(tx, moved)
 
 
-def settle_overdue(tx: Tx, ctx: Context) -> None:
-    """Settles RUNNING trials that hang, or whose lease is over and that no claim may steal.
+def _overdue(conn: Connection, ctx: Context) -> list[Row]:
+    """Returns the RUNNING trials that hang, or whose lease is over and that nobody may steal."""
+    t = workers.read_clock(conn).t
+    return [row for row in trials.overdue(conn, t, t - ctx.lease.stall) if _lost_how(ctx, row, t)]
+
+
+def _lost_how(ctx: Context, trial: Row, t: float) -> tuple[Outcome, str] | None:
+    """Returns how a RUNNING trial's attempt has ended though nobody said so; None: it has not.
 
     Only a worker that is heard of can hang: one that is cut off trains on and comes back.
     """
-    for row in trials.overdue(tx.conn, tx.t, tx.t - ctx.lease.stall):
-        study = studies.lock(tx, row.study_id)
-        trial = trials.get(tx.conn, row.id, hold=True)
-        if trial is None or trial.state != TrialState.RUNNING:
-            continue
-        over = leases.expired(trial.lease_until_t, tx.t)
-        hung = not over and leases.stalled(trial.progress_t, tx.t, ctx.lease)
+    if leases.expired(trial.lease_until_t, t):
         stealable = trial.desired == Desired.RUN and trial.failures < ATTEMPTS - 1
-        if hung or (over and not stealable):
-            outcome = Outcome.LOST if over else Outcome.HUNG
-            reason = "the lease was over" if over else "no step for the stall time"
-            moved = settle(tx, trial, outcome, trial.step, reason)
-            lives.after_settle(tx, ctx, study, moved)
+        return None if stealable else (Outcome.LOST, "the lease was over")
+    hung = leases.stalled(trial.progress_t, t, ctx.lease)
+    return (Outcome.HUNG, "no step for the stall time") if hung else None
 
 
-def end_overtime(tx: Tx, ctx: Context) -> None:
-    """Begins the end of studies whose wall time is used up; finishes those that can end."""
-    for row in studies.in_state(tx.conn, StudyState.RUNNING, StudyState.ENDING):
-        study = studies.lock(tx, row.id)
-        limit = ctx.studies.spec(study).budget.wall_time
-        spent = lives.running_seconds(study, tx.t)
-        if study.state == StudyState.RUNNING and limit is not None and spent >= limit:
-            lives.begin_ending(tx, ctx, study, "wall_time")
-        else:
-            lives.advance(tx, ctx, study)
+def settle_overdue(tx: Tx, ctx: Context, row: Row) -> None:
+    """Settles a trial that was overdue, if it still is."""
+    study = studies.lock(tx, row.study_id)
+    trial = trials.get(tx.conn, row.id, hold=True)
+    if trial is None or trial.state != TrialState.RUNNING:
+        return
+    if how := _lost_how(ctx, trial, tx.t):
+        outcome, reason = how
+        moved = settle(tx, trial, outcome, trial.step, reason)
+        lives.after_settle(tx, ctx, study, moved)
+
+
+def _over(conn: Connection, ctx: Context) -> list[Row]:
+    """Returns the studies whose wall time is used up, or that have no live trial."""
+    t = workers.read_clock(conn).t
+    rows = studies.in_state(conn, StudyState.RUNNING, StudyState.ENDING)
+    return [
+        row
+        for row in rows
+        if _overtime(ctx, row, t) or not lives.live(studies.counts(conn, row.id))
+    ]
+
+
+def _overtime(ctx: Context, study: Row, t: float) -> bool:
+    limit = ctx.studies.spec(study).budget.wall_time
+    running = study.state == StudyState.RUNNING
+    return running and limit is not None and lives.running_seconds(study, t) >= limit
+
+
+def end_overtime(tx: Tx, ctx: Context, study_id: int) -> None:
+    """Begins the end of a study whose wall time is used up; finishes one that can end."""
+    study = studies.lock(tx, study_id)
+    if _overtime(ctx, study, tx.t):
+        lives.begin_ending(tx, ctx, study, "wall_time")
+    else:
+        lives.advance(tx, ctx, study)
 
 
 def worker_lost(tx: Tx, ctx: Context, lost: Lost) -> None:

@@ -2,9 +2,9 @@
 
 On SQLite the writer is one thread with one connection, Optuna's rows included, so that no write
 ever waits for another in the middle. On Postgres it is a few threads; rows are locked in the order
-study, trial, worker. service/store/commits.py has both. A write is a function of a `Tx`; it may
-run more than once and must keep everything it changes in the transaction (`Tx.on_rollback` is for
-what it cannot).
+worker, study, trial; a heartbeat, which holds its trial, never waits for its worker.
+service/store/commits.py has both. A write is a function of a `Tx`; it may run more than once and
+must keep everything it changes in the transaction (`Tx.on_rollback` is for what it cannot).
 """
 
 from __future__ import annotations

@@ -116,18 +116,26 @@ class BoundStorage(RDBStorage):
         value: float | None,
         curve: Sequence[tuple[int, float]],
         reason: str | None,
-    ) -> None:
-        """Writes a trial's end: its intermediate values, then its state and value, once."""
+    ) -> bool:
+        """Writes a trial's end: exactly these intermediate values, then its state and value, once.
+
+        False where somebody has ended or removed it through Optuna: what they wrote stays.
+        """
+        trials = models.TrialModel.__table__
+        held = sa.select(trials.c.state).where(trials.c.trial_id == trial_id).with_for_update()
+        if self._bound.execute(held).scalar() is not OptunaState.RUNNING:
+            return False
+        table = models.TrialIntermediateValueModel.__table__
+        self._bound.execute(sa.delete(table).where(table.c.trial_id == trial_id))
         rows = [_intermediate_row(trial_id, step, loss) for step, loss in curve]
         if rows:
-            table = models.TrialIntermediateValueModel.__table__
             self._bound.execute(sa.insert(table), rows)
         optuna_state = STATES[state]
         if optuna_state is OptunaState.FAIL:
             self.set_trial_user_attr(trial_id, "lmtune_state", str(state))
             self.set_trial_user_attr(trial_id, "lmtune_reason", reason or "")
         values = None if value is None or optuna_state is OptunaState.FAIL else [value]
-        self.set_trial_state_values(trial_id, optuna_state, values)
+        return self.set_trial_state_values(trial_id, optuna_state, values)
 
 
 def read_trials(conn: sa.Connection, study_id: int, name: str) -> dict[int, FrozenTrial] | None:

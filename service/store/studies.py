@@ -25,11 +25,11 @@ def insert(tx: Tx, **values: Any) -> Row:
 def lock(tx: Tx, study_id: int) -> Row:
     """Returns the study, held until this transaction ends: nobody else changes its trials' states.
 
-    SQLite has one writer, so there the row is held already.
+    Rows that only refer to it, as reports do, may be written meanwhile. SQLite has one writer, so
+    there the row is held already.
     """
-    return tx.conn.execute(
-        sa.select(studies).where(studies.c.id == study_id).with_for_update()
-    ).one()
+    held = sa.select(studies).where(studies.c.id == study_id).with_for_update(key_share=True)
+    return tx.conn.execute(held).one()
 
 
 def by_name(conn: Connection, name: str) -> Row | None:
@@ -105,12 +105,13 @@ def stamp(conn: Connection, study_id: int) -> tuple[int, int]:
     return int(row[0]), int(row[1] or 0)
 
 
-def resumed_at(conn: Connection, study_id: int) -> float:
-    """Returns when the study was last set RUNNING [s since 1970]."""
-    began = sa.select(sa.func.max(events.c.at)).where(
+def resumed_at(conn: Connection, study_id: int) -> int:
+    """Returns the study's revision when it was last set RUNNING."""
+    began = sa.select(events.c.detail).where(
         events.c.study_id == study_id, events.c.kind == "study_running"
     )
-    return float(conn.execute(began).scalar() or 0.0)
+    last = conn.execute(began.order_by(events.c.id.desc()).limit(1)).scalar()
+    return int((last or {}).get("revision", 0))
 
 
 def audit(tx: Tx, study_id: int, kind: str, trial: int | None = None, **detail: Any) -> None:

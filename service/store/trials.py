@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from service.store.database import Connection, Row, Tx
 from service.store.prepared import Prepared
-from service.store.tables import clock, trials, workers
-from studies.trial import Desired, TrialState
+from service.store.tables import clock, studies, trials, workers
+from studies.trial import Desired, StudyState, TrialState
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def update(tx: Tx, trial_id: int, **values: Any) -> Row:
 def get(conn: Connection, trial_id: int, *, hold: bool = False) -> Row | None:
     """Returns the trial of this id; `hold` keeps its worker from writing meanwhile."""
     statement = sa.select(trials).where(trials.c.id == trial_id)
-    return conn.execute(statement.with_for_update() if hold else statement).one_or_none()
+    if hold:
+        statement = statement.with_for_update(key_share=True)
+    return conn.execute(statement).one_or_none()
 
 
 def by_number(conn: Connection, study_id: int, number: int) -> Row | None:
@@ -137,7 +139,7 @@ def claimable(tx: Tx, study_id: int, failures_allowed: int) -> Row | None:
         )
         .order_by(trials.c.number)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).one_or_none()
 
 
@@ -152,8 +154,10 @@ def in_state(conn: Connection, study_id: int, *states: TrialState) -> Sequence[R
 
 def overdue(conn: Connection, t: float, stalled_since: float) -> Sequence[Row]:
     """Returns RUNNING trials whose lease is over, or without a new step since `stalled_since`."""
+    live = sa.select(studies.c.id).where(studies.c.state != StudyState.ENDED)
     return conn.execute(
         sa.select(trials).where(
+            trials.c.study_id.in_(live),  # by the index: most trials have ended
             trials.c.state == TrialState.RUNNING,
             sa.or_(trials.c.lease_until_t < t, trials.c.progress_t < stalled_since),
         )
@@ -224,11 +228,12 @@ def best(conn: Connection, study_id: int, direction: str, limit: int = 1) -> Seq
     ).all()
 
 
-def last_ended(conn: Connection, study_id: int, limit: int, since: float) -> Sequence[Row]:
-    """Returns the trials that ended last after `since` [s since 1970], the latest first."""
+def last_ended(conn: Connection, study_id: int, limit: int, since: int) -> Sequence[Row]:
+    """Returns the trials that ended last after this revision, the latest first; no cancelled."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
     return conn.execute(
         sa.select(trials)
-        .where(trials.c.study_id == study_id, trials.c.ended_at > since)
+        .where(trials.c.study_id == study_id, trials.c.revision > since, trials.c.state.in_(ended))
         .order_by(trials.c.revision.desc())
         .limit(limit)
     ).all()

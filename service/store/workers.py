@@ -8,22 +8,30 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from service.leases import Clock
-from service.store.database import Connection, Row, Tx
+from service.store.database import Connection, Row, Tx, insert_once
 from service.store.prepared import Prepared
 from service.store.tables import clock, studies, trials, workers
 from studies.trial import TrialState
 
+# A claim holds its worker before its study; who holds a trial already never waits for a worker.
+_FREE: Final = (
+    sa.select(workers.c.id)
+    .where(workers.c.id == sa.bindparam("of_worker"))
+    .with_for_update(skip_locked=True, key_share=True)
+    .scalar_subquery()
+)
 _BEAT: Final = Prepared(
     workers.update()
-    .where(workers.c.id == sa.bindparam("of_worker"))
+    .where(workers.c.id == _FREE)
     .values(seen_at=sa.bindparam("at"), seen_t=sa.select(clock.c.t).scalar_subquery())
 )
 
 
 def insert(tx: Tx, **values: Any) -> Row:
-    """Returns the new worker."""
+    """Returns the new worker, or the one of this name that another request has just made."""
     seen = {"registered_at": tx.now, "seen_at": tx.now, "seen_t": tx.t}
-    return tx.conn.execute(workers.insert().values(**seen, **values).returning(workers)).one()
+    tx.conn.execute(insert_once(tx, workers).values(**seen, **values))
+    return tx.conn.execute(sa.select(workers).where(workers.c.name == values["name"])).one()
 
 
 def by_name(conn: Connection, name: str) -> Row | None:
@@ -39,7 +47,7 @@ def get(conn: Connection, worker_id: int) -> Row | None:
 def hold(tx: Tx, worker_id: int) -> Row | None:
     """Returns the worker, held until this transaction ends: its claims follow one another."""
     return tx.conn.execute(
-        sa.select(workers).where(workers.c.id == worker_id).with_for_update()
+        sa.select(workers).where(workers.c.id == worker_id).with_for_update(key_share=True)
     ).one_or_none()
 
 
@@ -68,7 +76,7 @@ def seen(tx: Tx, worker_id: int, **values: Any) -> None:
 
 
 def beat(tx: Tx, worker_id: int) -> None:
-    """Does as `seen`, for every heartbeat."""
+    """Does as `seen`, for every heartbeat; leaves a worker alone that a claim holds just now."""
     _BEAT.run(tx.conn, {"of_worker": worker_id, "at": tx.now})
 
 

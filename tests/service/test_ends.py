@@ -91,6 +91,38 @@ def test_an_end_that_nobody_asked_for_is_refused(world: World, outcome) -> None:
     assert held.train(2.0) == "COMPLETE"
 
 
+def test_paused_is_refused_where_only_a_stop_was_asked_for(world: World) -> None:
+    world.open()
+    held = world.worker().claim()
+    held.report((10, 2.0))
+    world.stop()
+    with pytest.raises(InvalidInput, match="nobody asked this trial to pause"):
+        held.finish("paused", 10)
+    assert held.finish("pruned", 10) == "PRUNED"
+
+
+@pytest.mark.parametrize(("then", "state"), [("resume", "WAITING"), ("stop", "PRUNED")])
+def test_a_pause_that_was_asked_for_may_come_late(world: World, then, state) -> None:
+    world.open()
+    held = world.worker().claim()
+    held.report((10, 2.0))
+    world.pause()
+    getattr(world, then)()
+    assert held.finish("paused", 10) == state
+
+
+def test_a_pause_of_an_earlier_attempt_was_not_asked_of_this_one(small_world: World) -> None:
+    small_world.open()
+    worker = small_world.worker()
+    held = worker.claim()
+    small_world.pause()
+    small_world.resume()
+    held.finish("preempted")
+    again = worker.claim()
+    with pytest.raises(InvalidInput, match="nobody asked"):
+        again.finish("paused")
+
+
 def test_the_same_finish_again_has_the_same_answer(world: World) -> None:
     world.open()
     held = world.worker().claim()

@@ -6,9 +6,10 @@ import re
 
 import optuna
 import pytest
+import sqlalchemy as sa
 
 from studies.trial import TrialState
-from tests.service.world import World
+from tests.service.world import LEASE, World
 
 
 def three_trials(world: World) -> None:
@@ -103,3 +104,52 @@ def test_foreign_trials_are_passed_over(small_world: World) -> None:
     small_world.optuna().ask()
     optuna.create_study(study_name="theirs", storage=small_world.storage()).ask()
     assert small_world.differences() == []
+
+
+# ------------------------------------------------------------------ somebody else writes
+
+
+def test_a_trial_that_was_ended_through_optuna_ends_here_by_our_rules(world: World) -> None:
+    world.open(budget={"trials": 1})
+    held = world.worker().claim()
+    held.report((10, 1.0))
+    world.optuna().tell(0, state=optuna.trial.TrialState.FAIL)
+    held.report((20, 1.0), (30, 0.5))
+    assert held.finish("ok", 30) == "COMPLETE"
+    assert (world.study().state, world.reading.best("study").value) == ("ENDED", 0.5)
+    assert world.differences() == ["study study trial 0: it is COMPLETE here and FAIL in Optuna"]
+
+
+def test_a_lost_trial_that_was_ended_through_optuna_holds_no_sweep_up(world: World) -> None:
+    world.open()
+    for name in "ab":
+        world.worker(name).claim()
+    world.optuna().tell(0, 7.0)
+    world.stop()
+    world.advance(3 * LEASE)
+    world.sweep()
+    assert world.states() == ["PRUNED", "PRUNED"]
+    assert world.study().state == "ENDED"
+    assert world.differences() == ["study study trial 0: it is PRUNED here and COMPLETE in Optuna"]
+
+
+def test_what_was_reported_through_optuna_gives_way_to_the_visible_reports(world: World) -> None:
+    world.open()
+    held = world.worker().claim()
+    held.report((10, 1.0))
+    for step in (10, 15):
+        world.storage().set_trial_intermediate_value(their_id(world, 0), step, 9.0)
+    held.report((20, 1.0), (30, 0.5))
+    assert held.finish("ok", 30) == "COMPLETE"
+    assert world.differences() == []
+
+
+def test_a_trial_that_was_removed_from_optuna_ends_and_is_said(world: World) -> None:
+    world.open()
+    held = world.worker().claim()
+    theirs = their_id(world, 0)
+    for name in ("trial_params", "trials"):
+        gone = sa.table(name, sa.column("trial_id"))
+        world.db.write(lambda tx, t=gone: tx.conn.execute(t.delete().where(t.c.trial_id == theirs)))
+    assert held.train(1.0) == "COMPLETE"
+    assert world.differences() == ["study study trial 0: Optuna has no such trial"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from functools import partial
@@ -11,7 +12,15 @@ import pytest
 from service.dispatch import sweep
 from service.launcher.base import Lost
 from studies import errors
-from studies.trial import TERMINAL, Decision, Outcome
+from studies.trial import (
+    STUDY_TRANSITIONS,
+    TERMINAL,
+    TRANSITIONS,
+    Decision,
+    Outcome,
+    StudyState,
+    TrialState,
+)
 from tests.service.world import LEASE, Held, World
 
 OUTCOMES = [Outcome.OK] * 4 + [outcome for outcome in Outcome if outcome is not Outcome.LOST]
@@ -68,6 +77,7 @@ class Storm:
         self.world.sweep()
         self.check()
         assert {row.state for row in self.world.rows("studies")} == {"ENDED"}
+        self.check_audit()
 
     def stale(self, held: Held) -> bool:
         (row,) = self.world.rows("trials", id=held.grant.trial_id)
@@ -228,6 +238,22 @@ class Storm:
             assert [number for number, _ in found] == list(range(1, row.attempt + 1))
             live = [number for number, outcome in found if outcome is None]
             assert live == ([row.attempt] if row.state == "RUNNING" else [])
+
+    def check_audit(self) -> None:
+        """One event per transition: together they tell every trial's and study's whole life."""
+        events = self.world.rows("events")
+        for row in self.world.rows("trials"):
+            mine = [e for e in events if (e.study_id, e.trial) == (row.study_id, row.number)]
+            states = [TrialState(event.kind.upper()) for event in mine]
+            assert (states[0], states[-1]) == (TrialState.WAITING, row.state)
+            assert all(then in TRANSITIONS[now] for now, then in itertools.pairwise(states))
+            granted = [e.detail["attempt"] for e in mine if e.kind == "running"]
+            assert granted == list(range(1, row.attempt + 1))
+        for study in self.world.rows("studies"):
+            kinds = [e.kind for e in events if (e.study_id, e.trial) == (study.id, None)]
+            lives = [StudyState(kind.removeprefix("study_").upper()) for kind in kinds]
+            assert (lives[0], lives[-1]) == (StudyState.RUNNING, study.state)
+            assert all(then in STUDY_TRANSITIONS[now] for now, then in itertools.pairwise(lives))
 
     def check_reports(self, trials: dict) -> None:
         rows = self.world.rows("reports")

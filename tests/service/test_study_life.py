@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
@@ -269,3 +270,30 @@ def test_a_resumed_study_gets_five_new_chances(small_world: World) -> None:
         assert small_world.study().state == "RUNNING"
     worker.claim().finish("diverged", 0)
     assert small_world.study().state == "PAUSED"
+
+
+def test_the_breaker_goes_by_order_not_by_the_wall_clock(small_world, monkeypatch) -> None:
+    """The clock is set back by a day after the study was resumed."""
+    small_world.open(budget={"trials": 20})
+    worker = small_world.worker()
+    for _ in range(5):
+        worker.claim().finish("diverged", 0)
+    small_world.resume()
+    earlier = time.time() - 86_400
+    monkeypatch.setattr(time, "time", lambda: earlier)
+    for _ in range(4):
+        worker.claim().finish("diverged", 0)
+    assert small_world.study().state == "RUNNING"
+    worker.claim().finish("diverged", 0)
+    assert (small_world.study().state, small_world.study().reason) == ("PAUSED", "failing")
+
+
+def test_a_cancelled_trial_says_nothing_of_the_study(world: World) -> None:
+    world.open(budget={"trials": 20})
+    worker = world.worker()
+    for number in range(4):
+        worker.claim().finish("diverged", 0, f"failure {number}")
+    world.cancel(world.enqueue().number)
+    assert world.study().state == "RUNNING"
+    worker.claim().finish("diverged", 0)
+    assert (world.study().state, world.study().error) == ("PAUSED", "diverged: failure 0")

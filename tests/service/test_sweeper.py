@@ -10,6 +10,7 @@ import pytest
 
 from service import sweeper as module
 from service.blobs import BlobFolder
+from service.dispatch import sweep
 from service.launcher.base import Lost
 from service.store import blobs, workers
 from service.sweeper import Sweeper
@@ -53,6 +54,34 @@ def test_a_sweep_ends_what_nobody_can_take(small_world: World, folder: BlobFolde
     small_world.advance(LEASE * 2)
     Sweeper(small_world.ctx, Launched(), folder).once()
     assert small_world.study().state == "ENDED"
+
+
+def test_what_cannot_be_settled_holds_nothing_else_up(world, monkeypatch, caplog) -> None:
+    """The oldest first: a defect in one trial was to keep all others from their ends."""
+    world.open()
+    for name in "ab":
+        world.worker(name).claim()
+    world.open("other")
+    world.worker("c").claim()
+    for name in ("study", "other"):
+        world.stop(name)
+    real = sweep.settle
+
+    def settle(tx, trial, *said):
+        if (trial.study_id, trial.number) == (world.study().id, 0):
+            raise RuntimeError("a defect")
+        return real(tx, trial, *said)
+
+    monkeypatch.setattr(sweep, "settle", settle)
+    world.advance(LEASE * 2)
+    world.sweep()
+    assert world.states() == ["RUNNING", "PRUNED"]
+    assert world.study("other").state == "ENDED"
+    assert "cannot be settled" in caplog.text
+    monkeypatch.undo()
+    world.sweep()
+    assert world.study().state == "ENDED"
+    assert world.differences() == []
 
 
 def test_the_trial_of_a_dead_worker_waits_at_once(small_world: World, folder: BlobFolder) -> None:

@@ -107,8 +107,7 @@ class World:
         self.db.write(work)
 
     def sweep(self) -> None:
-        self.db.write(lambda tx: sweep.settle_overdue(tx, self.ctx))
-        self.db.write(lambda tx: sweep.end_overtime(tx, self.ctx))
+        sweep.sweep(self.ctx)
 
     # what is there afterwards
 
