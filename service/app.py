@@ -19,8 +19,9 @@ from service.dispatch.reading import Reading
 from service.launcher.base import Launcher, NoLauncher
 from service.leases import LeaseTimes
 from service.routes import blobs, dashboard, events, health, login, studies, workers
+from service.routes.bell import Bell
 from service.routes.express import Express
-from service.routes.parts import Bell, Parts
+from service.routes.parts import Parts
 from service.settings import Settings
 from service.store import tokens
 from service.store.database import Database

@@ -51,6 +51,7 @@ class Sweeper:
         """One sweep."""
         self._ctx.database.write(partial(sweep.tick, ctx=self._ctx))  # whatever fails below
         sweep.sweep(self._ctx)
+        self._ctx.wake()  # leases run out, and other servers settle trials, without a word
         if self._keeping.acquire(blocking=False):
             try:
                 self._tell(self._launcher.keep())

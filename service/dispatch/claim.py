@@ -9,7 +9,7 @@ from typing import Any
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
 from service.dispatch.settle import ATTEMPTS, move
-from service.dispatch.suggest import Offer, asked, has_room, take
+from service.dispatch.suggest import Offer, asked, blind_offer, has_room, take
 from service.store import attempts, reports, studies, trials, workers
 from service.store.database import Connection, Row, Tx
 from service.store.optuna_rows import BoundStorage
@@ -133,9 +133,11 @@ def _grant_any(
 
 
 def _new_trial(tx: Tx, ctx: Context, study: Row, offer: Offer | None) -> Row | None:
-    if offer is None or offer.study_id != study.id or not has_room(tx.conn, ctx, study):
+    if not has_room(tx.conn, ctx, study):
         return None
-    return take(tx, ctx, study, offer)
+    if offer is None or offer.study_id != study.id:
+        offer = blind_offer(tx, ctx, study)
+    return take(tx, ctx, study, offer) if offer else None
 
 
 def _grant(tx: Tx, ctx: Context, study: Row, trial: Row, worker_id: int, body: ClaimBody) -> Grant:

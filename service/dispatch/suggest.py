@@ -86,6 +86,18 @@ def _seen(row: Row) -> Seen:
     return Seen(row.number, TrialState(row.state), row.params, row.step, row.value)
 
 
+def blind_offer(tx: Tx, ctx: Context, study: Row) -> Offer | None:
+    """Returns an offer of a sampler that looks at no other trial, asked inside the transaction.
+
+    It depends on the number only, and a thousand claims at once share their transactions.
+    """
+    spec = ctx.studies.spec(study)
+    if spec.sampler.kind != "random":
+        return None
+    number = BoundStorage(tx.conn).next_number(study.optuna_id)
+    return Offer(study.id, number, Mirror(spec).blind(number))
+
+
 def take(tx: Tx, ctx: Context, study: Row, offer: Offer) -> Row | None:
     """Returns the offer as a new WAITING trial; None where it is out of date or fits no recipe.
 

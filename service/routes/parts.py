@@ -12,35 +12,10 @@ from fastapi import Depends, Request
 from service.blobs import BlobFolder
 from service.dispatch.context import Context
 from service.dispatch.reading import Reading
+from service.routes.bell import Bell
 from service.store.database import Tx
 
 ResultT = TypeVar("ResultT")
-
-
-@dataclass
-class Bell:
-    """Wakes the claims that wait for work; rung from the writer's thread."""
-
-    loop: asyncio.AbstractEventLoop | None = None
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-    closing: bool = False  # the server is going down: waiting claims are answered at once
-
-    def ring(self) -> None:
-        """Wakes every waiting claim; safe from any thread."""
-        if self.loop is not None and not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self._ring)
-
-    def _ring(self) -> None:
-        self.event.set()
-        self.event = asyncio.Event()
-
-    async def wait(self, seconds: float) -> None:
-        """Waits for the next ring, at most this long."""
-        event = self.event
-        try:
-            await asyncio.wait_for(event.wait(), seconds)
-        except TimeoutError:
-            return
 
 
 @dataclass(frozen=True)

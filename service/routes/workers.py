@@ -17,7 +17,6 @@ from studies import wire
 
 router = APIRouter(prefix="/api/v1", tags=["workers"])
 TURN_SECONDS: Final = 5.0  # for a claim's turn to ask a sampler, or as long as it may wait
-POLL_SECONDS: Final = 1.0  # a waiting claim looks again: other servers and leases ring no bell
 LOG_BYTES: Final = 65_536  # of one call
 
 
@@ -47,6 +46,7 @@ async def register(body: wire.RegisterBody, lmtune: Lmtune) -> wire.Registered:
 async def goodbye(worker_id: int, lmtune: Lmtune) -> None:
     """A worker ends and holds no trial."""
     await lmtune.awrite(lambda tx: worker_gone(tx, worker_id))
+    lmtune.bell.answered(worker_id)
 
 
 @router.post(
@@ -66,11 +66,13 @@ async def claim(
             seconds = max(deadline - time.monotonic(), TURN_SECONDS)
             turn = _suggested(lmtune, worker_id, body, claimed.ask, seconds)
             claimed = await turn or claims.Claimed()
-        elif await _may_wait(lmtune, request, deadline):
+        elif await _may_wait(lmtune, request, worker_id, deadline):
             claimed = await lmtune.awrite(lambda tx: claims.waiting_claim(tx, ctx, worker_id, body))
         else:
             grant = await lmtune.awrite(lambda tx: claims.close_claim(tx, ctx, worker_id, body))
             claimed = claims.Claimed(grant, open=False)
+    if claimed.grant is not None:
+        lmtune.bell.granted(worker_id)
     return claimed.grant or Response(status_code=204, headers={"Retry-After": "1"})
 
 
@@ -83,13 +85,18 @@ async def _suggested(
     )
 
 
-async def _may_wait(lmtune: Parts, request: Request, deadline: float) -> bool:
+async def _may_wait(lmtune: Parts, request: Request, worker_id: int, deadline: float) -> bool:
     """Waits for the bell; False when time is up, the caller has gone or the server goes down."""
-    left = deadline - time.monotonic()
-    if left <= 0 or lmtune.bell.closing:
+    bell, left = lmtune.bell, deadline - time.monotonic()
+    if left <= 0 or bell.closing:
         return False
-    await lmtune.bell.wait(min(left, POLL_SECONDS))
-    return not lmtune.bell.closing and not await request.is_disconnected()
+    await bell.wait(worker_id, left)
+    if bell.closing:
+        return False
+    gone = await request.is_disconnected()
+    if gone:
+        bell.pass_on()
+    return not gone
 
 
 @router.post("/trials/{trial_id}/attempts/{attempt}/heartbeat")

@@ -144,6 +144,12 @@ class Mirror:
             chosen = self._chosen(self._study.ask(), fixed or {})
         return Suggestion(chosen, self._trial(number, OptunaState.RUNNING, chosen))
 
+    def blind(self, number: int) -> Suggestion:
+        """Returns what `ask` does where the sampler looks at no trial, without any."""
+        self._study.sampler = samplers.build(self.spec, number)
+        chosen = self._chosen(self._study.ask(), {})
+        return Suggestion(chosen, self._trial(number, OptunaState.RUNNING, chosen))
+
     def _chosen(self, trial: optuna.Trial, fixed: Mapping[str, Any]) -> dict[str, Any]:
         chosen: dict[str, Any] = {}
         for param in self.spec.space:

@@ -37,9 +37,9 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     return arrange
 
 
-def lived(world: World, name: str, kind: str = "tpe") -> None:
+def lived(world: World, name: str) -> None:
     """A study that has learnt from four trials; the twin rests."""
-    world.open(name, sampler=TPE | {"kind": kind})
+    world.open(name, sampler=TPE)
     for value in (3.0, 1.0, 2.0, 4.0):
         world.worker().run(value)
     if name == "twin":
@@ -51,7 +51,7 @@ def lived(world: World, name: str, kind: str = "tpe") -> None:
 
 def test_a_retry_while_the_sampler_is_asked_gets_the_same_trial(world, meanwhile) -> None:
     """On another server: on this one it waits for its turn to ask."""
-    world.open()
+    world.open(sampler=TPE)
     worker, joined = world.worker(), []
     meanwhile(lambda: joined.append(worker.claim_as(1, world=world.restarted())))
     first = worker.claim_as(1)
@@ -61,7 +61,7 @@ def test_a_retry_while_the_sampler_is_asked_gets_the_same_trial(world, meanwhile
 
 def test_a_claim_closed_while_the_sampler_is_asked_gets_nothing(world, meanwhile) -> None:
     """A retry was answered with nothing: the first must not be granted what nobody hears of."""
-    world.open()
+    world.open(sampler=TPE)
     worker = world.worker()
     meanwhile(lambda: worker.close(1))
     assert worker.claim_as(1) is None
@@ -70,7 +70,7 @@ def test_a_claim_closed_while_the_sampler_is_asked_gets_nothing(world, meanwhile
 
 
 def test_a_newer_claim_while_the_sampler_is_asked_ends_the_older(world, meanwhile) -> None:
-    world.open()
+    world.open(sampler=TPE)
     worker, newer = world.worker(), []
     meanwhile(lambda: newer.append(worker.claim_as(2, world=world.restarted())))
     with pytest.raises(StaleClaim):
@@ -80,7 +80,7 @@ def test_a_newer_claim_while_the_sampler_is_asked_ends_the_older(world, meanwhil
 
 
 def test_a_worker_that_leaves_while_the_sampler_is_asked_gets_nothing(world, meanwhile) -> None:
-    world.open()
+    world.open(sampler=TPE)
     worker = world.worker()
     meanwhile(lambda: world.db.write(lambda tx: worker_gone(tx, worker.id)))
     with pytest.raises(StaleClaim):
@@ -93,7 +93,7 @@ def test_a_worker_that_leaves_while_the_sampler_is_asked_gets_nothing(world, mea
 
 @pytest.mark.parametrize("action", ["pause", "stop"])
 def test_a_study_at_rest_by_then_makes_no_trial(world, meanwhile, action) -> None:
-    world.open()
+    world.open(sampler=TPE)
     meanwhile(getattr(world, action))
     assert world.worker().claim() is None
     assert world.rows("trials") == []
@@ -101,13 +101,13 @@ def test_a_study_at_rest_by_then_makes_no_trial(world, meanwhile, action) -> Non
 
 def test_a_study_at_rest_by_then_leaves_the_worker_to_the_next(world, meanwhile) -> None:
     for name in ("a", "b"):
-        world.open(name)
+        world.open(name, sampler=TPE)
     meanwhile(lambda: world.pause("a"))
     assert world.worker().claim().grant.study == "b"
 
 
 def test_a_trial_released_by_then_is_granted_first(world, meanwhile) -> None:
-    world.open()
+    world.open(sampler=TPE)
     released = world.worker("other").claim()
     meanwhile(lambda: released.finish("preempted", 0))
     held = world.worker().claim()
@@ -116,17 +116,16 @@ def test_a_trial_released_by_then_is_granted_first(world, meanwhile) -> None:
 
 
 def test_the_last_slot_taken_by_then_is_not_taken_twice(world, meanwhile) -> None:
-    world.open(budget={"trials": 1})
+    world.open(sampler=TPE, budget={"trials": 1})
     meanwhile(world.restarted().worker("other").claim)
     assert world.worker().claim() is None
     assert len(world.rows("trials")) == 1
 
 
-@pytest.mark.parametrize("kind", ["tpe", "random"])
-def test_a_number_taken_by_then_is_asked_for_again(world, meanwhile, kind) -> None:
+def test_a_number_taken_by_then_is_asked_for_again(world, meanwhile) -> None:
     """What was suggested for number 4 is thrown away: 5 is asked for, and sees 4."""
     for name in ("twin", "study"):
-        lived(world, name, kind)
+        lived(world, name)
     meanwhile(world.restarted().worker("other").claim)
     assert world.worker().claim().grant.number == 5
     ours = [row.params for row in world.rows("trials", study_id=world.study().id)]
@@ -139,7 +138,7 @@ def test_a_number_taken_by_then_is_asked_for_again(world, meanwhile, kind) -> No
 
 
 def test_a_foreign_trial_by_then_moves_the_number_on(world, meanwhile) -> None:
-    world.open()
+    world.open(sampler=TPE)
     foreign = optuna.trial.create_trial(state=optuna.trial.TrialState.FAIL)
     meanwhile(lambda: world.optuna().add_trial(foreign))
     assert world.worker().claim().grant.number == 1
@@ -147,14 +146,14 @@ def test_a_foreign_trial_by_then_moves_the_number_on(world, meanwhile) -> None:
 
 
 def test_an_enqueued_configuration_takes_the_number_that_is_free(world, meanwhile) -> None:
-    world.open()
+    world.open(sampler=TPE)
     meanwhile(world.restarted().worker("other").claim)
     trial = world.enqueue(learning_rate=0.003)
     assert (trial.number, trial.params) == (1, {"learning_rate": 0.003})
 
 
 def test_a_configuration_for_a_study_that_ended_by_then_is_refused(world, meanwhile) -> None:
-    world.open()
+    world.open(sampler=TPE)
     meanwhile(world.stop)
     with pytest.raises(Conflict, match="takes no more trials"):
         world.enqueue()
@@ -165,7 +164,7 @@ def test_a_configuration_for_a_study_that_ended_by_then_is_refused(world, meanwh
 
 
 def test_a_report_is_stored_while_the_sampler_is_asked(world, meanwhile) -> None:
-    world.open()
+    world.open(sampler=TPE)
     held = world.worker("other").claim()
     meanwhile(lambda: held.report((10, 1.0)))
     assert world.worker().claim().grant.number == 1
@@ -199,3 +198,19 @@ def test_a_mirror_takes_in_a_long_study_page_by_page(small_world, monkeypatch) -
         lived(small_world, name)
     monkeypatch.setattr(suggest, "PAGE", 2)
     assert small_world.restarted().enqueue("twin").params == small_world.enqueue().params
+
+
+def test_a_sampler_that_looks_at_nothing_is_asked_in_the_claim(world, monkeypatch) -> None:
+    """Its suggestion is the one that is asked for outside, and the claim is one transaction."""
+    world.open()
+    expected = Mirror(world.ctx.studies.spec(world.study()))
+    writes: list[int] = []
+    write = world.db.write
+    monkeypatch.setattr(world.db, "write", lambda work: (writes.append(1), write(work))[1])
+    worker = world.worker()
+    writes.clear()
+    for number in range(5):
+        assert worker.claim().grant.number == number
+    assert len(writes) == 5
+    params = [row.params for row in world.rows("trials")]
+    assert params == [expected.ask(number).params for number in range(5)]

@@ -1,0 +1,46 @@
+"""A thundering herd: a thousand workers start within a second, and again after a crash."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.harness.lmtune import Server
+from tests.harness.process import ROOT
+from tests.service.world import spec
+
+pytestmark = pytest.mark.slow
+COUNT = 1_000
+ANSWERED = 30.0  # [s] every call has its answer
+GRANTED = 60.0  # [s] every worker has its trial
+
+
+def herd(server: Server, name: str) -> dict[str, Any]:
+    """What a herd of workers saw that met the server in a process of their own."""
+    command = [sys.executable, "-m", "tests.acceptance.herd", server.url, server.token, name]
+    done = subprocess.run(
+        [*command, str(COUNT)], cwd=ROOT, check=True, capture_output=True, text=True, timeout=300
+    )
+    return json.loads(done.stdout)
+
+
+def check(seen: dict[str, Any]) -> None:
+    assert seen["granted"] == COUNT, seen
+    assert set(seen["seen"]) <= {"200", "201", "204", "503"}, seen
+    assert seen["slowest"] < ANSWERED, seen
+    assert seen["last"] < GRANTED, seen
+
+
+def test_a_thousand_workers_at_once_and_again_after_a_crash(make_server, database_url) -> None:
+    server = make_server(database_url)
+    server.client.studies.create(spec("study", budget={"trials": 2 * COUNT}))
+    check(herd(server, "first"))
+    server.kill()
+    server.start()
+    check(herd(server, "second"))
+    counts = server.client.studies.get("study").counts
+    assert counts == {"RUNNING": 2 * COUNT}
