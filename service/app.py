@@ -70,7 +70,8 @@ def open_parts(
         raise
     bell = Bell()
     ctx = Context(database, LeaseTimes(settings.lease_seconds), wake=bell.ring)
-    return Parts(ctx, Reading(ctx), folder, bell, settings.max_blob_bytes)
+    caps = settings.max_blob_bytes, settings.max_blobs_bytes
+    return Parts(ctx, Reading(ctx), folder, bell, *caps)
 
 
 def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = None) -> FastAPI:

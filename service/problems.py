@@ -26,6 +26,7 @@ _STATUS: Final[dict[type[errors.LmtuneError], int]] = {
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.TooLarge: 413,
+    errors.TooSlow: 408,
     errors.StorageFull: 507,
     errors.Conflict: 409,
     errors.Unavailable: 503,

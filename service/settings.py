@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(60.0, gt=0, le=86_400, description="lease of an attempt [s]")
     max_blob_bytes: int = Field(4 << 30, ge=1, description="cap of one upload [bytes]")
+    max_blobs_bytes: int = Field(0, ge=0, description="cap of all blobs [bytes]; 0: the disk")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @cached_property

@@ -6,6 +6,7 @@ LmtuneError
 |-- Unauthorized            unauthorized     no token, or one the server does not know
 |-- Forbidden               forbidden        a cross-site request or a foreign host name
 |-- TooLarge                too_large        a body over its cap
+|-- TooSlow                 too_slow         an upload that does not come along
 |-- StorageFull             storage_full     no room for an upload
 |-- Conflict                conflict         the state of things does not allow it
 |   |-- DuplicateName       duplicate_name   a study of this name exists
@@ -87,6 +88,12 @@ class TooLarge(LmtuneError):
     """A body over its cap."""
 
     code = "too_large"
+
+
+class TooSlow(LmtuneError):
+    """An upload that comes so slowly that it only holds a place."""
+
+    code = "too_slow"
 
 
 class StorageFull(LmtuneError):

@@ -11,13 +11,14 @@ from typing import Any, Final
 from service.store import attempts, reports, studies, trials
 from service.store.database import Row, Tx
 from service.store.optuna_rows import BoundStorage
+from studies.spec import Objective
 from studies.trial import TRANSITIONS, Desired, Outcome, TrialState
 from studies.wire import number_from_json
 
 logger = logging.getLogger(__name__)
 ATTEMPTS: Final = 4  # lost, error or hung in a row without a newer checkpoint, then FAILED
 BREAKER: Final = 5  # trials that fail in a row without a report, then the study pauses
-KEPT_WHEN_ENDED: Final = 1  # checkpoints of a trial that ended
+KEPT_BEST: Final = 3  # COMPLETE trials of a study that keep a checkpoint
 _COUNTED: Final = frozenset({Outcome.ERROR, Outcome.LOST, Outcome.HUNG})
 
 
@@ -158,4 +159,14 @@ def _end(tx: Tx, study: Row, trial: Row, state: TrialState) -> None:
         if not storage.end_trial(trial.optuna_id, state, trial.value, curve, trial.reason):
             where = f"trial {trial.number} of {study.name}"
             logger.warning("%s was ended or removed through Optuna; it is %s here", where, state)
-    attempts.keep_newest_checkpoints(tx, trial.id, KEPT_WHEN_ENDED, trial.step)
+    _keep_checkpoints(tx, study, trial)
+
+
+def _keep_checkpoints(tx: Tx, study: Row, ended: Row) -> None:
+    """Keeps one checkpoint, of the step that counts, of each of the study's best trials only."""
+    complete = ended.state == TrialState.COMPLETE
+    attempts.keep_newest_checkpoints(tx, ended.id, int(complete), ended.step)
+    if complete:
+        direction = Objective.model_validate(study.spec.get("objective", {})).direction
+        best = trials.best(tx.conn, study.id, direction, KEPT_BEST)
+        attempts.keep_checkpoints_of(tx, study.id, [row.id for row in best])

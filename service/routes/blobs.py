@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
 
@@ -60,7 +61,11 @@ async def _receive(
     lmtune: Parts, request: Request, sha256: str, kind: Literal["data", "checkpoint"], name: str
 ) -> None:
     """Stores the body, durable before its row is."""
-    size = await lmtune.blobs.receive(sha256, request.stream(), lmtune.max_blob_bytes)
+    room = None
+    if lmtune.max_blobs_bytes:
+        stored = await to_thread.run_sync(lambda: lmtune.ctx.database.read(blobs.total))
+        room = lmtune.max_blobs_bytes - stored
+    size = await lmtune.blobs.receive(sha256, request.stream(), lmtune.max_blob_bytes, room)
     await lmtune.awrite(lambda tx: blobs.add(tx, sha256=sha256, kind=kind, name=name, bytes=size))
     if not lmtune.blobs.path(sha256).exists():  # an unused one of this hash was just collected
         raise Unavailable("upload it again")

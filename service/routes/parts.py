@@ -26,7 +26,8 @@ class Parts:
     reading: Reading
     blobs: BlobFolder
     bell: Bell
-    max_blob_bytes: int
+    max_blob_bytes: int  # of one
+    max_blobs_bytes: int  # of all; 0: no cap
     turns: dict[int, asyncio.Lock] = field(default_factory=dict)  # to ask, by study
 
     def write(self, work: Callable[[Tx], ResultT]) -> ResultT:

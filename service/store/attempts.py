@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from service.store.database import Connection, Row, Tx, insert_once
 from service.store.tables import attempts, blobs, checkpoints, trials, workers
+from studies.trial import TrialState
 
 
 def begin(tx: Tx, **values: Any) -> None:
@@ -127,3 +128,14 @@ def keep_newest_checkpoints(tx: Tx, trial_id: int, keep: int, step: int) -> None
             sa.tuple_(checkpoints.c.attempt, checkpoints.c.step).not_in(kept),
         )
     )
+
+
+def keep_checkpoints_of(tx: Tx, study_id: int, trial_ids: Sequence[int]) -> None:
+    """Drops the pointers of a study's COMPLETE trials, but those of these."""
+    complete = sa.exists().where(
+        trials.c.id == checkpoints.c.trial_id,
+        trials.c.study_id == study_id,
+        trials.c.state == TrialState.COMPLETE,
+    )
+    others = checkpoints.c.trial_id.not_in(trial_ids)
+    tx.conn.execute(checkpoints.delete().where(complete, others))

@@ -27,11 +27,11 @@ def take(tx: Tx, sha256: str) -> bool:
 def add(tx: Tx, **values: Any) -> None:
     """Makes a blob live; one that is live stays as it is, a dying one is revived."""
     tx.conn.execute(insert_once(tx, blobs).values(created_at=tx.now, state="live", **values))
-    tx.conn.execute(
-        blobs.update()
-        .where(blobs.c.sha256 == values["sha256"])
-        .values(state="live", created_at=tx.now)
-    )
+    revived: dict[str, Any] = {"state": "live", "created_at": tx.now}
+    if values["kind"] == "data":  # a text is kept, also where a checkpoint has the same bytes
+        named = sa.case((blobs.c.kind == "data", blobs.c.name), else_=values["name"])
+        revived |= {"kind": "data", "name": named}
+    tx.conn.execute(blobs.update().where(blobs.c.sha256 == values["sha256"]).values(revived))
 
 
 def is_text(conn: Connection, sha256: str) -> bool:
@@ -47,6 +47,11 @@ def texts(conn: Connection) -> Sequence[Row]:
         .where(blobs.c.kind == "data", blobs.c.state == "live")
         .order_by(blobs.c.created_at.desc())
     ).all()
+
+
+def total(conn: Connection) -> int:
+    """Returns how much the blobs take [bytes], those included that are about to go."""
+    return int(conn.execute(sa.select(sa.func.sum(blobs.c.bytes))).scalar() or 0)
 
 
 def mark_dying(tx: Tx, before: float, limit: int = 100) -> list[str]:

@@ -6,13 +6,8 @@ import time
 
 import pytest
 
-from service.dispatch import sweep
-from service.dispatch.sweep import UNPOINTED_LEASES
-from service.store import blobs
 from studies.errors import BlobMissing, Conflict, Superseded, Unreported
 from tests.service.world import LEASE, Held, World
-
-OLD = UNPOINTED_LEASES * LEASE + 1
 
 
 def resumed(world: World) -> Held:
@@ -30,7 +25,7 @@ def test_a_blob_without_a_pointer_is_no_checkpoint(world: World) -> None:
     world.open()
     held = world.worker().claim()
     held.report((10, 1.0))
-    upload(world, "a" * 64)
+    world.upload("a" * 64)
     assert resume_step(world) is None
 
 
@@ -135,6 +130,48 @@ def test_one_is_kept_when_the_trial_ends(world: World) -> None:
     assert [row.step for row in world.rows("checkpoints")] == [30]
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_only_the_best_three_keep_a_checkpoint(world: World, direction) -> None:
+    world.open(objective={"direction": direction})
+    worker = world.worker()
+    for value in (5.0, 1.0, 3.0, 4.0, 2.0):
+        held = worker.claim()
+        held.report((10, value), (30, value))
+        held.checkpoint(10)
+        held.checkpoint(30)
+        held.finish("ok", 30)
+    numbers = {row.id: row.number for row in world.rows("trials")}
+    kept = {numbers[row.trial_id]: row.step for row in world.rows("checkpoints")}
+    best = {1, 2, 4} if direction == "minimize" else {0, 2, 3}
+    assert kept == dict.fromkeys(best, 30)
+
+
+@pytest.mark.parametrize("outcome", ["diverged", "pruned"])
+def test_a_trial_that_ends_otherwise_keeps_none(world: World, outcome) -> None:
+    world.open()
+    held = world.worker().claim()
+    held.report((10, 1.0))
+    held.checkpoint(10)
+    if outcome == "pruned":
+        world.stop()
+    held.finish(outcome, 10)
+    assert world.rows("checkpoints") == []
+
+
+def test_the_best_of_another_study_are_not_touched(small_world: World) -> None:
+    small_world.open(budget={"trials": 3})
+    small_world.open("other", budget={"trials": 4})
+    worker = small_world.worker()
+    for _ in range(7):
+        held = worker.claim()
+        held.report((30, 1.0))
+        held.checkpoint(30)
+        held.finish("ok", 30)
+    kept = {row.trial_id for row in small_world.rows("checkpoints")}
+    ids = {row.id: row.study_id for row in small_world.rows("trials")}
+    assert sorted(ids[trial] for trial in kept) == [1, 1, 1, 2, 2, 2]
+
+
 def test_the_step_that_counts_keeps_its_checkpoint(world: World) -> None:
     """Early stopping: its pointer was among the newest, so pointing again changes nothing."""
     world.open()
@@ -204,85 +241,3 @@ def test_the_old_attempt_cannot_point(world: World) -> None:
     with pytest.raises(Superseded):
         old.checkpoint(10)
     assert world.rows("checkpoints") == []
-
-
-# ------------------------------------------------------------------ collection
-
-
-def upload(world: World, digest: str, age: float = 0.0, kind: str = "checkpoint") -> str:
-    def work(tx):
-        tx.now -= age
-        blobs.add(tx, sha256=digest, kind=kind, name="", bytes=1)
-
-    world.db.write(work)
-    return digest
-
-
-def collect(world: World, *between) -> list[str]:
-    """One collection; `between` happens after the blobs were marked. Returns what was removed."""
-    removed: list[str] = []
-    marked = world.db.write(lambda tx: sweep.mark_unused_blobs(tx, world.ctx))
-    for happens in between:
-        happens()
-    for digest in marked:
-        world.db.write(lambda tx, d=digest: sweep.collect_blob(tx, d, removed.append))
-    return removed
-
-
-def test_an_old_blob_that_nothing_points_at_is_collected(world: World) -> None:
-    world.open()
-    held = world.worker().claim()
-    held.report((10, 1.0))
-    for name in "abc":
-        upload(world, name * 64, age=OLD)
-    held.point(10, "a" * 64, 10)
-    upload(world, "d" * 64, kind="data", age=OLD)
-    upload(world, "e" * 64)
-    assert sorted(collect(world)) == ["b" * 64, "c" * 64]
-    assert [row.sha256[0] for row in world.rows("blobs")] == ["a", "d", "e"]
-    assert collect(world) == []
-
-
-def test_a_blob_of_a_dropped_pointer_is_collected(small_world: World) -> None:
-    small_world.open()
-    held = small_world.worker().claim()
-    held.report((10, 1.0))
-    for step in (11, 12, 13):
-        held.checkpoint(step, last=10)
-    for row in small_world.rows("blobs"):
-        small_world.change("blobs", {"sha256": row.sha256}, created_at=0.0)
-    assert len(collect(small_world)) == 1
-    assert resume_step(small_world) == 13
-
-
-def test_a_dying_blob_is_missing_until_it_is_uploaded_again(world: World) -> None:
-    world.open()
-    held = world.worker().claim()
-    held.report((10, 1.0))
-    upload(world, "a" * 64, age=OLD)
-
-    def again() -> None:
-        with pytest.raises(BlobMissing):
-            held.point(10, "a" * 64, 10)
-        upload(world, "a" * 64)
-        held.point(10, "a" * 64, 10)
-
-    assert collect(world, again) == []
-    assert resume_step(world) == 10
-
-
-def test_a_collection_that_was_cut_short_is_taken_up_again(world: World) -> None:
-    upload(world, "a" * 64, age=OLD)
-    world.db.write(lambda tx: sweep.mark_unused_blobs(tx, world.ctx))
-    assert collect(world.restarted()) == ["a" * 64]
-
-
-def test_a_checkpoint_whose_blob_is_gone_is_not_resumed(small_world: World) -> None:
-    small_world.open()
-    held = small_world.worker().claim()
-    held.report((10, 1.0), (20, 1.0))
-    held.checkpoint(10)
-    held.checkpoint(20)
-    lost = small_world.rows("checkpoints", step=20)[0].sha256
-    small_world.change("blobs", {"sha256": lost}, state="dying")
-    assert resume_step(small_world) == 10
