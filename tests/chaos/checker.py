@@ -66,6 +66,15 @@ class Known:
         return found
 
     @cached_property
+    def claimed_since(self) -> Mapping[str, float]:
+        """When each claim was first sent, by its token: a retry that is granted renews nothing."""
+        found: dict[str, float] = {}
+        for call in self.calls:
+            if call.op == "claim":
+                found.setdefault(call.body["lease_token"], call.begun)
+        return found
+
+    @cached_property
     def of_study(self) -> Mapping[str, Sequence[Call]]:
         """What people asked of each study."""
         found: dict[str, list[Call]] = defaultdict(list)

@@ -112,7 +112,9 @@ def leases_honoured(trial: Trial) -> Iterator[Violation]:
             continue
         stolen = min(call.ended or 0.0 for call in grants)
         writes = [c for c in trial.made(*_FENCED) if c.attempt == row["attempt"]]
-        begun = [c.begun for c in (*writes, *trial.grants.get(row["attempt"], ()))]
+        first = trial.known.claimed_since
+        begun = [call.begun for call in writes]
+        begun += [first[c.body["lease_token"]] for c in trial.grants.get(row["attempt"], ())]
         renewed = max((t for t in begun if t < stolen), default=None)
         if renewed is None or _was_paused(trial, renewed, stolen):
             continue

@@ -22,7 +22,8 @@ from tests.chaos.net import Unreachable
 FENCED: Final = {"superseded", "finished", "stopped", "cancelled", "paused", "not_found"}
 ENDINGS: Final = {"stop": "pruned", "cancel": "pruned", "pause": "paused"}
 BATCH: Final = 5  # reports sent at once, at most
-LONGEST_WAIT: Final = 0.6  # between two tries of a call, before jitter [s]
+FIRST_WAIT: Final = 0.25  # between two tries of a call, before jitter, as the real worker's [s]
+LONGEST_WAIT: Final = 2.0  # doubled at each try up to this: a lease [s]
 
 
 class Dropped(Exception):
@@ -205,7 +206,7 @@ class Attempt:
 
     async def _until(self, op: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Returns the first answer that says yes or no, however often it has to be asked for."""
-        wait = LONGEST_WAIT / 8
+        wait = FIRST_WAIT
         while not self.dropped:
             try:
                 said = body() if callable(body) else body

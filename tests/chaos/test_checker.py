@@ -10,8 +10,7 @@ import pytest
 
 from tests.chaos import checker, small
 from tests.chaos.checker import Copy, Known
-from tests.chaos.history import Away, Call, pair
-from tests.chaos.order import lease_time
+from tests.chaos.history import Away, Call
 from tests.chaos.rows import Theirs
 from tests.chaos.small import END, STEPS, STOLEN, TRIAL
 
@@ -309,17 +308,3 @@ def test_the_last_line_counts_by_kind_and_the_shortest_history_is_the_trials() -
     violations = checker.check(known)
     assert checker.counts(violations) == "lost=1 duplicated=0 stuck=0 mismatched=0"
     assert {made.trial for made in checker.shortest(known, violations)} == {TRIAL, None}
-
-
-def test_the_lease_clock_stands_while_no_server_ticks() -> None:
-    assert lease_time(10.0, 14.0, []) == 4.0
-    assert lease_time(10.0, 14.0, [Away(11.0, 13.5)]) == 2.5  # one tick when it is back
-    assert lease_time(10.0, 14.0, [Away(2.0, 9.0), Away(15.0, 16.0)]) == 4.0
-
-
-def test_a_call_that_was_never_answered_is_open() -> None:
-    begun = {"t": 1.0, "id": "a", "p": "invoke", "op": "report", "who": "w"}
-    answered = {"t": 2.0, "id": "a", "p": "ok", "status": 200, "answer": {"decision": "stop"}}
-    assert [made.result for made in pair([begun])[0]] == ["info"]
-    (made,), _ = pair([begun, answered])
-    assert (made.result, made.ended, made.answer) == ("ok", 2.0, {"decision": "stop"})

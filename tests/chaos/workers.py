@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from tests.chaos.history import History
 from tests.chaos.net import Http, Unreachable
-from tests.chaos.simulated import LONGEST_WAIT, Attempt
+from tests.chaos.simulated import FIRST_WAIT, LONGEST_WAIT, Attempt
 
 PROTOCOL: Final = 1  # as studies.wire.PROTOCOL; workers import nothing of the product
 CODE_HASH: Final = "c" * 64
@@ -35,6 +35,7 @@ class Worker:
         self._rng = random.Random(f"{said.seed} {name}")
         self._seq = self._lives = 0
         self._id: int | None = None
+        self._wait = FIRST_WAIT
         self.going = asyncio.Event()
         self._attempt: Attempt | None = None
 
@@ -113,10 +114,12 @@ class Worker:
         try:
             status, answer = await self._send(op, method, path, body)
             if status not in (429, 502, 503, 504):
+                self._wait = FIRST_WAIT
                 return status, answer
         except Unreachable:
             pass
-        await self._pause(self._rng.uniform(0, LONGEST_WAIT))
+        await self._pause(self._rng.uniform(0, self._wait))
+        self._wait = min(2 * self._wait, LONGEST_WAIT)
         return 0, None
 
     async def _pause(self, seconds: float) -> None:
