@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from service.store import tables
-from studies.errors import InvalidInput, Unavailable
+from studies.errors import InvalidInput, LmtuneError, Unavailable
 
 _T: Final = sa.select(tables.clock.c.t)
 _BROKEN: Final = frozenset({10, 11, 26})  # SQLITE_IOERR, SQLITE_CORRUPT, SQLITE_NOTADB
@@ -86,10 +86,13 @@ def translated(error: BaseException) -> BaseException:
 
 
 def _wrapped(error: BaseException) -> BaseException:
-    """Returns SQLAlchemy's error where Optuna has put one of its own around it."""
+    """Returns SQLAlchemy's error where Optuna has put one of its own around it.
+
+    One that we have put around it says all that is to be said.
+    """
     inner: BaseException | None = error
     while inner is not None and not isinstance(inner, DBAPIError):
-        inner = inner.__cause__
+        inner = None if isinstance(inner, LmtuneError) else inner.__cause__
     return error if inner is None else inner
 
 
