@@ -20,6 +20,7 @@ from service.launcher.base import Launcher, NoLauncher
 from service.leases import LeaseTimes
 from service.routes import blobs, dashboard, events, health, login, studies, workers
 from service.routes.bell import Bell
+from service.routes.bodies import Cap
 from service.routes.express import Express
 from service.routes.parts import Parts
 from service.settings import Settings
@@ -99,6 +100,7 @@ def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = Non
     app.state.reading = parts.reading
     app.state.gate = auth.Gate(parts.ctx.database, _host_names(settings))
     app.add_middleware(Express, parts=parts)  # the innermost
+    app.add_middleware(Cap)
     app.add_middleware(auth.Guard, gate=app.state.gate)
     app.add_middleware(_Edge)  # the outermost
     app.state.sweeper = sweeper

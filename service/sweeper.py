@@ -31,6 +31,7 @@ class Sweeper:
         self._stopped = threading.Event()
         self._keeping = threading.Lock()  # the launcher is called from one thread at a time
         self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._lost: list[Lost] = []  # and not told yet
         self._next_collection = time.monotonic() + COLLECT_SECONDS
 
     def start(self) -> None:
@@ -62,8 +63,14 @@ class Sweeper:
             self._collect()
 
     def _tell(self, lost: Iterable[Lost]) -> None:
-        for worker in lost:
-            self._ctx.database.write(partial(sweep.worker_lost, ctx=self._ctx, lost=worker))
+        """Ends the attempts of lost workers; what the database cannot take now, next time."""
+        self._lost += lost
+        for worker in self._lost.copy():
+            try:
+                self._ctx.database.write(partial(sweep.worker_lost, ctx=self._ctx, lost=worker))
+                self._lost.remove(worker)
+            except Exception:
+                logger.exception("the end of worker %s cannot be recorded yet", worker.worker)
 
     def _collect(self) -> None:
         """Removes blobs that nothing points at; a crash in the middle leaves them dying."""

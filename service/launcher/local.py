@@ -51,7 +51,13 @@ class Life:
         return process if alive and not zombie else None
 
     def kill_group(self) -> None:
-        """Ends the whole process group: the supervisor's child with it."""
+        """Ends the whole process group: the supervisor's child with it, also after its own end.
+
+        The number is given again only once the group is empty, and then to a stranger.
+        """
+        with suppress(psutil.NoSuchProcess):
+            if abs(psutil.Process(self.pid).create_time() - self.created) >= _SAME:
+                return
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -203,6 +209,7 @@ class LocalLauncher:
         slots = {slot.key: slot for slot in self._slots}
         for key, life in lives.items():
             if life.process() is None:
+                life.kill_group()
                 lost.append(Lost(life.name, "it ended while no server watched"))
             elif key in slots and known["url"] == self._url:
                 slots[key].life = life

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Body, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
 from service.dispatch import claim as claims
 from service.dispatch import report as reporting
@@ -14,6 +14,7 @@ from service.routes.parts import Lmtune, Parts
 from service.store.database import Row
 from service.store.trials import AttemptKey
 from studies import wire
+from studies.errors import TooLarge
 
 router = APIRouter(prefix="/api/v1", tags=["workers"])
 TURN_SECONDS: Final = 5.0  # for a claim's turn to ask a sampler, or as long as it may wait
@@ -132,11 +133,18 @@ async def finish(key: Key, body: wire.FinishBody, lmtune: Lmtune) -> wire.Finish
     return await lmtune.awrite(lambda tx: reporting.finish(tx, lmtune.ctx, key, body))
 
 
-@router.post("/trials/{trial_id}/attempts/{attempt}/log", status_code=204)
-async def log(
-    key: Key,
-    text: Annotated[str, Body(media_type="text/plain", max_length=LOG_BYTES)],
-    lmtune: Lmtune,
-) -> None:
+_TEXT: Final = {"content": {"text/plain": {"schema": {"type": "string"}}}, "required": True}
+
+
+@router.post(
+    "/trials/{trial_id}/attempts/{attempt}/log",
+    status_code=204,
+    openapi_extra={"requestBody": _TEXT},
+)
+async def log(key: Key, request: Request, lmtune: Lmtune) -> None:
     """Appends to the attempt's log, of which the last 1 MiB is kept."""
+    said = await request.body()
+    if len(said) > LOG_BYTES:
+        raise TooLarge(f"a part of a log may have {LOG_BYTES} bytes")
+    text = said.decode(errors="replace")  # whatever a program printed
     await lmtune.awrite(lambda tx: reporting.log(tx, lmtune.ctx, key, text))

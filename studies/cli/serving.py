@@ -120,7 +120,7 @@ class LocalServer:
         else:
             raise StartupError(
                 f"a server already runs on {self._home} at {url}; use `lmtune create FILE` and"
-                " `lmtune watch NAME`, or end it first"
+                f" `lmtune watch NAME`, or end it first: kill {_read(self._home / 'lock')}"
             )
 
     def _start(self) -> None:

@@ -109,6 +109,19 @@ def test_a_trial_from_claim_to_finish(live: Live, study: str, tmp_path: Path) ->
     assert log.text == "line one\nzwei\n"
 
 
+def test_a_log_takes_whatever_a_program_prints_up_to_64_kib(live: Live, study: str) -> None:
+    attempt = Caller(live).claim()
+    path = f"/api/v1{attempt._path}/log"
+    for said in (b"a\x00b \xff\xfe ", "é".encode() * 32_768):
+        live.api.post(path, content=said, headers=attempt._headers).raise_for_status()
+    refused = live.api.post(path, content=b"x" * 65_537, headers=attempt._headers)
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    number = attempt.grant.number
+    log = live.api.get(f"/api/v1/studies/{study}/trials/{number}/attempts/1/log")
+    assert log.text == "ab \ufffd\ufffd " + "é" * 32_768
+    attempt.finish(finish("preempted", 0))
+
+
 def test_a_released_trial_resumes_from_its_checkpoint(live: Live, study, tmp_path) -> None:
     first, content = Caller(live).claim(), secrets.token_bytes(7)
     first.report(items((10, 2.0)))

@@ -162,6 +162,22 @@ def test_the_next_server_tells_of_the_dead(make: Make, folder: Path) -> None:
     assert lives(folder)["cpu0"]["name"] != name
 
 
+def test_the_children_of_a_worker_that_died_unwatched_end_too(make: Make, folder: Path) -> None:
+    make().keep()
+    said = started(folder)
+    die(said)
+    assert not gone(said["child"])
+    make().keep()
+    wait_for(lambda: gone(said["child"]), 10, "end of the worker's child")
+
+
+def test_a_group_with_a_number_that_was_given_again_is_left_alone() -> None:
+    with psutil.Popen(["sleep", "300"], start_new_session=True) as stranger:
+        Life("cpu0-old", stranger.pid, stranger.create_time() - 60).kill_group()
+        assert stranger.poll() is None
+        stranger.kill()
+
+
 def test_a_worker_for_another_address_or_slot_is_ended(make: Make, folder: Path) -> None:
     make("cpu0", "cpu1").keep()
     said = {key: started(folder, key) for key in ("cpu0", "cpu1")}

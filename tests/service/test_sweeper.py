@@ -92,6 +92,18 @@ def test_the_trial_of_a_dead_worker_waits_at_once(small_world: World, folder: Bl
     assert (small_world.trial().state, launched.kept) == ("WAITING", 1)
 
 
+def test_a_dead_worker_is_told_again_until_it_is_recorded(small_world, folder, monkeypatch) -> None:
+    small_world.open()
+    small_world.worker("cpu0-a").claim()
+    sweeper = Sweeper(small_world.ctx, Launched(Lost("cpu0-a", "it ended with -9")), folder)
+    with monkeypatch.context() as broken:
+        broken.setattr(sweep, "settle", lambda *_: 1 / 0)
+        sweeper.once()
+    assert small_world.trial().state == "RUNNING"
+    sweeper.once()
+    assert small_world.trial().state == "WAITING"
+
+
 def test_the_end_lets_workers_go_and_tells_of_the_killed(small_world, folder) -> None:
     small_world.open()
     small_world.worker("cpu0-a").claim()
