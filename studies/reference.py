@@ -83,7 +83,10 @@ _KINDS: Final = {
         "median": "From `min_steps` on, a trial whose best value so far is worse than the median of"
         " the complete trials at this step is pruned. Source: Vizier, Golovin et al. 2017.",
         "asha": "At rungs, `min_steps` times powers of `reduction_factor`, a trial goes on only"
-        " while it is among the best 1/`reduction_factor` of all that came there."
+        " while it is among the best 1/`reduction_factor` of all that came there. With `mode:"
+        " promote` the others are not stopped but paused with a checkpoint, and go on from it once"
+        " they are among the best of all that have come there since; those that never are end"
+        " PRUNED with the study."
         " Source: arXiv:1810.05934.",
     },
 }

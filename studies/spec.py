@@ -74,6 +74,9 @@ class Scheduler(_Part):
     """Which trials are ended early."""
 
     kind: Literal["none", "median", "asha"] = "none"
+    mode: Literal["stop", "promote"] = Field(
+        "stop", description="trials not among the best are stopped, or wait to be promoted (asha)"
+    )
     min_steps: int = Field(100, ge=1, description="no trial is judged before this step [steps]")
     reduction_factor: int = Field(
         3, ge=2, le=100, description="one in this many is promoted at a rung (asha)"
@@ -81,6 +84,11 @@ class Scheduler(_Part):
     startup_trials: int = Field(
         5, ge=0, le=10_000, description="trials with a value before any is judged (median)"
     )
+
+    @property
+    def promotes(self) -> bool:
+        """True when trials are paused at rungs and the best of them go on."""
+        return self.kind == "asha" and self.mode == "promote"
 
 
 class Budget(_Part):
@@ -235,6 +243,8 @@ def _fixed_and_searched(spec: StudySpec) -> list[FieldError]:
 
 def _scheduler_errors(spec: StudySpec) -> list[FieldError]:
     steps, every, least = spec.train.steps, spec.train.evaluate_every, spec.scheduler.min_steps
+    if spec.scheduler.mode == "promote" and spec.scheduler.kind != "asha":
+        return [FieldError("scheduler.mode", "only asha promotes", "remove it, or take asha")]
     if spec.scheduler.kind == "none":
         return []
     if least > steps:

@@ -2,6 +2,7 @@
 
 studies.py   open, pause, resume, stop, archive; how a study ends
 claim.py     a worker asks for a trial
+promote.py   paused trials that have come into the best of their rung
 suggest.py   new trials: the sampler is asked between two transactions
 report.py    heartbeat, report, checkpoint, resume, log: the writes of an attempt
 settle.py    how an attempt's end becomes the trial's state, and the one function that moves it

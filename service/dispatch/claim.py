@@ -1,4 +1,4 @@
-"""A worker asks for a trial: one released or expired first, else a new suggestion."""
+"""A worker asks for a trial: one released, expired or promotable first, else a new suggestion."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
+from service.dispatch.promote import promote
 from service.dispatch.settle import ATTEMPTS, move
 from service.dispatch.suggest import Offer, asked, blind_offer, has_room, take
 from service.store import attempts, reports, studies, trials, workers
@@ -124,7 +125,11 @@ def _grant_any(
         if not BoundStorage(tx.conn).has_study(study.name, study.optuna_id):
             lives.begin_ending(tx, ctx, study, "deleted")
             continue
-        trial = trials.claimable(tx, study.id, ATTEMPTS - 1) or _new_trial(tx, ctx, study, offer)
+        trial = (
+            trials.claimable(tx, study.id, ATTEMPTS - 1)
+            or promote(tx, ctx, study)
+            or _new_trial(tx, ctx, study, offer)
+        )
         if trial is not None:
             return Claimed(_grant(tx, ctx, study, trial, worker_id, body))
         if has_room(tx.conn, ctx, studies.get(tx.conn, study.id)):

@@ -246,13 +246,18 @@ def _decide(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> Dec
         at_end = step >= trial.max_step
         return Decision.CONTINUE if at_end else _DECISIONS[Desired(trial.desired)]
     every = spec.train.evaluate_every
-    if not schedulers.judged_at(spec.scheduler, step, every, trial.max_step):
+    looks = schedulers.judged_at(spec.scheduler, step, every, trial.max_step)
+    if not looks or step <= trial.promoted_step:
         return Decision.CONTINUE
     judged = _judged(tx, spec, trial, step, value)
     decision = schedulers.decide(spec.scheduler, judged)
-    if decision is Decision.STOP:
+    if decision is not Decision.CONTINUE:
+        wanted = {"desired": Desired(decision), "desired_t": tx.t}
+        by = "scheduler" if decision is Decision.PAUSE else None
         reason = f"{spec.scheduler.kind} at step {step}"
-        trials.update(tx, trial.id, desired=Desired.STOP, desired_t=tx.t, reason=reason)
+        trials.update(tx, trial.id, **wanted, paused_by=by, reason=reason)
+    elif spec.scheduler.promotes:
+        trials.update(tx, trial.id, promoted_step=step)
     return decision
 
 

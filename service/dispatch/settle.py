@@ -117,8 +117,8 @@ def settle(
         extra |= {"value": value, "step": final_step}
     if state.terminal or state is TrialState.WAITING:
         extra["paused_by"] = None
-    if state is TrialState.PRUNED:
-        why = trial.reason  # said when the stop was decided
+    if state in (TrialState.PRUNED, TrialState.PAUSED):
+        why = trial.reason  # said when it was decided
     return move(tx, trial, state, why, **extra)
 
 

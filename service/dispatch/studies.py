@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from service.dispatch.context import Context
+from service.dispatch.promote import promotable
 from service.dispatch.settle import BREAKER, move
 from service.store import blobs, reports, studies, trials
 from service.store.database import Row, Tx
@@ -15,7 +16,8 @@ from studies.spec import StudySpec, check
 from studies.trial import STUDY_TRANSITIONS, Desired, StudyState, TrialState
 
 EXHAUSTED: Final = "exhausted"  # the reason of a study whose sampler has no points left
-_LIVE: Final = (TrialState.WAITING, TrialState.RUNNING, TrialState.PAUSED)
+_GOING: Final = (TrialState.WAITING, TrialState.RUNNING)
+_LIVE: Final = (*_GOING, TrialState.PAUSED)
 
 
 def open_study(tx: Tx, ctx: Context, spec: StudySpec) -> Row:
@@ -105,11 +107,12 @@ def archive(tx: Tx, name: str, archived: bool) -> Row:
 def advance(tx: Tx, ctx: Context, study: Row) -> Row:
     """Moves a study on where its trials allow it: to ENDING when none is to come, to ENDED."""
     counts = studies.counts(tx.conn, study.id)
-    over = not live(counts)
     full = slots(counts) >= ctx.studies.spec(study).budget.trials
-    if study.state == StudyState.RUNNING and over and (full or study.reason == EXHAUSTED):
-        return begin_ending(tx, ctx, study, "budget" if full else EXHAUSTED)
-    if study.state == StudyState.ENDING and over:
+    done = full or study.reason == EXHAUSTED
+    if study.state == StudyState.RUNNING and done and not going(counts):
+        if promotable(tx.conn, ctx, study) is None:
+            return begin_ending(tx, ctx, study, "budget" if full else EXHAUSTED)
+    elif study.state == StudyState.ENDING and not going(counts, TrialState.PAUSED):
         return _to(tx, study, StudyState.ENDED, reason=study.reason)
     return study
 
@@ -160,9 +163,9 @@ def broken_by(tx: Tx, study: Row) -> Row | None:
     return last[-1] if broken else None
 
 
-def live(counts: dict[TrialState, int]) -> int:
-    """Returns how many trials have not ended."""
-    return sum(counts.get(state, 0) for state in _LIVE)
+def going(counts: dict[TrialState, int], *others: TrialState) -> bool:
+    """True while trials wait or run, or are in one of the other states."""
+    return any(counts.get(state) for state in (*_GOING, *others))
 
 
 def slots(counts: dict[TrialState, int]) -> int:

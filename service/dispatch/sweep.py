@@ -81,13 +81,13 @@ def settle_overdue(tx: Tx, ctx: Context, row: Row) -> None:
 
 
 def _over(conn: Connection, ctx: Context) -> list[Row]:
-    """Returns the studies whose wall time is used up, or that have no live trial."""
+    """Returns the studies whose wall time is used up, or of which no trial waits or runs."""
     t = workers.read_clock(conn).t
     rows = studies.in_state(conn, StudyState.RUNNING, StudyState.ENDING)
     return [
         row
         for row in rows
-        if _overtime(ctx, row, t) or not lives.live(studies.counts(conn, row.id))
+        if _overtime(ctx, row, t) or not lives.going(studies.counts(conn, row.id))
     ]
 
 

@@ -89,6 +89,22 @@ def at_step(
     return conn.execute(statement).all()
 
 
+def standing(
+    conn: Connection, study_id: int, step: int, value: float, direction: str
+) -> tuple[int, int]:
+    """Returns how many trials have a visible report of this step, and how many a better value."""
+    minimize = direction == "minimize"
+    better = reports.c.value < value if minimize else reports.c.value > value
+    row = conn.execute(
+        sa.select(sa.func.count(), sa.func.count(sa.case((better, 1)))).where(
+            reports.c.study_id == study_id,
+            reports.c.step == step,
+            reports.c.superseded.is_(False),
+        )
+    ).one()
+    return int(row[0]), int(row[1])
+
+
 def curves(conn: Connection, study_id: int) -> Sequence[sa.Row[int, int, float | None]]:
     """Returns (trial_id, step, value) of every visible report of a study, by trial and step."""
     return conn.execute(

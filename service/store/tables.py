@@ -55,6 +55,7 @@ trials = Table(
     Column("desired_t", Float),  # when it last changed; null: never
     Column("reason", Text),
     Column("paused_by", String(16)),  # study, scheduler
+    Column("promoted_step", Integer, nullable=False, default=0),  # rung it was promoted from last
     Column("params", JSON, nullable=False),
     Column("step", Integer, nullable=False, default=0),  # last visible step
     Column("value", Float),  # objective at `step`; null where it is not finite

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from service.store.database import Connection, Row, Tx
 from service.store.prepared import Prepared
-from service.store.tables import clock, studies, trials, workers
+from service.store.tables import clock, reports, studies, trials, workers
 from studies.trial import Desired, StudyState, TrialState
 
 
@@ -231,6 +231,29 @@ def best(conn: Connection, study_id: int, direction: str, limit: int = 1) -> Seq
         .order_by(order, trials.c.number)
         .limit(limit)
     ).all()
+
+
+def best_paused(conn: Connection, study_id: int, step: int, direction: str) -> Row | None:
+    """Returns the best trial that the scheduler paused at a rung, with its value `at_rung`.
+
+    Its report of that step is visible and finite, and it was not promoted from there.
+    """
+    order = reports.c.value.asc() if direction == "minimize" else reports.c.value.desc()
+    return conn.execute(
+        sa.select(trials, reports.c.value.label("at_rung"))
+        .join(reports, reports.c.trial_id == trials.c.id)
+        .where(
+            trials.c.study_id == study_id,
+            trials.c.state == TrialState.PAUSED,
+            trials.c.paused_by == "scheduler",
+            trials.c.promoted_step < step,
+            reports.c.step == step,
+            reports.c.superseded.is_(False),
+            reports.c.value.is_not(None),
+        )
+        .order_by(order, trials.c.number)
+        .limit(1)
+    ).one_or_none()
 
 
 def last_ended(conn: Connection, study_id: int, limit: int, since: int) -> Sequence[Row]:

@@ -1,8 +1,8 @@
 """Schedulers: which trials are ended early. Pure functions of visible rows; no clock, no state.
 
 Optuna's pruners are not used: asked twice about one report they may answer twice differently,
-and a retried report must get the answer it got before. Tests hold these against Optuna's on
-recorded histories.
+and a retried report must get the answer it got before. Tests hold these against Optuna's, and
+promotion against a simulation of its own, on recorded histories.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def rung_steps(scheduler: Scheduler, evaluate_every: int, max_step: int) -> list
 
 
 def decide(scheduler: Scheduler, judged: Judged) -> Decision:
-    """Returns continue or stop for a report at which `judged_at` is true."""
+    """Returns continue, pause or stop for a report at which `judged_at` is true."""
+    if scheduler.promotes:
+        return Decision.CONTINUE if asha_promotes(scheduler, judged) else Decision.PAUSE
     keep = asha_keeps if scheduler.kind == "asha" else median_keeps
     return Decision.CONTINUE if keep(scheduler, judged) else Decision.STOP
 
@@ -68,6 +70,28 @@ def asha_keeps(scheduler: Scheduler, judged: Judged) -> bool:
     seen = sorted(v for v in [*judged.others, judged.value] if not math.isnan(v))
     kept = max(len(seen) // scheduler.reduction_factor, 1)
     return judged.value <= seen[kept - 1]
+
+
+def asha_promotes(scheduler: Scheduler, judged: Judged) -> bool:
+    """True when a trial that reaches a rung would be promoted from it at once.
+
+    Unlike in the stopping form the first to come is not among the best of one.
+    """
+    better = sum(value < judged.value for value in judged.others)
+    return math.isfinite(judged.value) and in_top(scheduler, len(judged.others) + 1, better)
+
+
+def in_top(scheduler: Scheduler, reached: int, better: int) -> bool:
+    """True for the best 1/factor, rounded down, of the trials that reached a rung.
+
+    Source: arXiv:1810.05934, Algorithm 2 (promotable).
+
+    Args:
+        scheduler: for its factor.
+        reached: trials that have reported at the rung, this one included, NaN or not.
+        better: those of them with a better value.
+    """
+    return better < reached // scheduler.reduction_factor
 
 
 def median_keeps(scheduler: Scheduler, judged: Judged) -> bool:

@@ -39,8 +39,8 @@ def trial(number: int, draw: random.Random) -> FrozenTrial:
 def test_it_holds_what_optuna_takes_for_the_best_and_the_latest(seed, direction) -> None:
     draw, known = random.Random(seed), {}
     seen = Window(direction)
-    for _ in range(1_500):  # trials come in any order, and some go on after they had ended
-        number = draw.randrange(900)
+    for _ in range(3_000):  # trials come in any order, and some go on after they had ended
+        number = draw.randrange(2_000)
         known[number] = trial(number, draw)
         seen.put(known[number])
     there = [known[number] for number in sorted(known) if known[number].state in SHOWN]
