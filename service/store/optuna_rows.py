@@ -26,6 +26,8 @@ from sqlalchemy.orm import Session
 from studies.errors import Conflict, DuplicateName, StartupError
 from studies.trial import TrialState
 
+VERSION_TABLE: Final = "alembic_version"
+VERSION: Final = "v3.2.0.a"  # of Optuna 5's tables; any other is for Optuna itself to look at
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STATES: Final[Mapping[TrialState, OptunaState]] = {
