@@ -95,7 +95,7 @@ def reconcile() -> None:
     """Prints every difference between lmtune's rows and Optuna's; exits 1 if there is one."""
     parts = open_parts(Settings())
     try:
-        found = parts.ctx.database.read(differences)
+        found = differences(parts.ctx.database)
     finally:
         parts.ctx.database.close()
     for line in found:

@@ -28,6 +28,7 @@ from studies.trial import TrialState
 
 VERSION_TABLE: Final = "alembic_version"
 VERSION: Final = "v3.2.0.a"  # of Optuna 5's tables; any other is for Optuna itself to look at
+_NO_ID: Final = 2**31 - 1  # no trial of Optuna's has a larger one
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 STATES: Final[Mapping[TrialState, OptunaState]] = {
@@ -146,12 +147,16 @@ class BoundStorage(RDBStorage):
         return self.set_trial_state_values(trial_id, optuna_state, values)
 
 
-def read_trials(conn: sa.Connection, study_id: int, name: str) -> dict[int, FrozenTrial] | None:
-    """Returns Optuna's trials of a study, foreign ones too, by Optuna's id; None: no such study."""
-    storage = BoundStorage(conn)
-    if not storage.has_study(name, study_id):
-        return None
-    found = storage.get_all_trials(study_id, deepcopy=False)
+def has_study(conn: sa.Connection, study: sa.Row[Any]) -> bool:
+    """True when Optuna's tables hold this study of ours."""
+    return BoundStorage(conn).has_study(study.name, study.optuna_id)
+
+
+def read_trials(
+    conn: sa.Connection, study_id: int, trial_ids: Sequence[int]
+) -> dict[int, FrozenTrial]:
+    """Returns those of Optuna's trials of a study that have these ids of Optuna's, by id."""
+    found = BoundStorage(conn)._get_trials(study_id, None, set(trial_ids), _NO_ID)
     return {trial._trial_id: trial for trial in found}
 
 

@@ -42,6 +42,16 @@ def visible(conn: Connection, trial_id: int) -> Sequence[Row]:
     ).all()
 
 
+def visible_of(conn: Connection, trial_ids: Sequence[int]) -> Sequence[Row]:
+    """Returns trial_id, step, value and special of the visible reports of these trials."""
+    columns: list[Any] = [reports.c.trial_id, reports.c.step, reports.c.value, reports.c.special]
+    return conn.execute(
+        sa.select(*columns).where(
+            reports.c.trial_id.in_(trial_ids), reports.c.superseded.is_(False)
+        )
+    ).all()
+
+
 def visible_at(conn: Connection, trial_id: int, step: int) -> Row | None:
     """Returns the visible report of one step."""
     return conn.execute(

@@ -59,7 +59,7 @@ def fill(url: str, document: dict[str, Any], trials: int, reports: int = 10) -> 
         for first in range(0, trials, AT_ONCE):
             numbers = range(first, min(first + AT_ONCE, trials))
             database.write(lambda tx, n=numbers: _Batch(tx, spec, study, worker, reports).insert(n))
-        found = database.read(differences)
+        found = differences(database)
         assert not found, found[:5]
     finally:
         database.close()

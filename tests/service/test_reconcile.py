@@ -8,6 +8,7 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
+from service import reconcile
 from studies.trial import TrialState
 from tests.service.world import LEASE, World
 
@@ -97,6 +98,18 @@ def test_every_difference_is_said(small_world: World) -> None:
     for row in small_world.rows("trials"):
         small_world.change("trials", {"id": row.id}, params={"learning_rate": 1.0})
     assert len(small_world.differences()) == 4
+
+
+def test_every_page_is_compared(world: World, monkeypatch) -> None:
+    monkeypatch.setattr(reconcile, "PAGE", 2)
+    world.open()
+    worker = world.worker()
+    for _ in range(5):
+        worker.run()
+    assert world.differences() == []
+    for number in (0, 2, 4):
+        world.change("trials", {"number": number}, value=0.25)
+    assert len(world.differences()) == 3
 
 
 def test_foreign_trials_are_passed_over(small_world: World) -> None:

@@ -173,7 +173,7 @@ class World:
         return self.db.url.render_as_string(hide_password=False)
 
     def differences(self) -> list[str]:
-        return self.db.read(differences)
+        return differences(self.db)
 
 
 @dataclass
