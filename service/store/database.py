@@ -10,6 +10,7 @@ must keep everything it changes in the transaction (`Tx.on_rollback` is for what
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
+from service.store import files
 from service.store.commits import GroupCommit, OneByOne
 from service.store.tx import Repeat as Repeat
 from service.store.tx import Tx as Tx
@@ -26,6 +28,7 @@ from service.store.tx import first_line, translated
 from service.store.writers import Writers
 from studies.errors import StartupError
 
+logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 Row = sa.Row[Any]
 Connection = sa.Connection
@@ -56,6 +59,9 @@ class Database:
             )
         self.url = parsed
         self.sqlite = parsed.get_backend_name() == "sqlite"
+        if self.sqlite:
+            files.prepare(parsed.database)
+            logger.info("SQLite %s, journal %s", sqlite3.sqlite_version, _JOURNAL)
         self.reader, self.writer = self._engines()
         self._probe()
         self._writers = (
@@ -118,16 +124,17 @@ def wal_is_safe(version: tuple[int, int, int]) -> bool:
     return version >= (3, 51, 3) or (backport is not None and version[2] >= backport)
 
 
-def _configure_sqlite(engine: sa.Engine, begin: str, *, query_only: bool) -> None:
-    journal = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "PERSIST"
+_JOURNAL: Final = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "PERSIST"
 
+
+def _configure_sqlite(engine: sa.Engine, begin: str, *, query_only: bool) -> None:
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         if query_only:
             connection.execute("PRAGMA query_only = ON")
         else:
-            connection.execute(f"PRAGMA journal_mode = {journal}")
+            connection.execute(f"PRAGMA journal_mode = {_JOURNAL}")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
 
