@@ -11,6 +11,7 @@ LmtuneError
 |-- Conflict                conflict         the state of things does not allow it
 |   |-- DuplicateName       duplicate_name   a study of this name exists
 |   |-- StaleClaim          stale_claim      a newer claim of this worker was seen
+|   |-- Incompatible        incompatible     a worker's protocol that the server does not speak
 |   |-- Unreported          unreported       no visible report at that step
 |   |-- BlobMissing         blob_missing     upload the blob first
 |   |-- Superseded          superseded       a newer attempt holds the trial
@@ -118,6 +119,12 @@ class StaleClaim(Conflict):
     """The server has seen a newer claim of this worker."""
 
     code = "stale_claim"
+
+
+class Incompatible(Conflict):
+    """The worker speaks a protocol that this server does not."""
+
+    code = "incompatible"
 
 
 class Unreported(Conflict):

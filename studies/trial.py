@@ -125,7 +125,7 @@ class End:
 
 _CANCELLED: Final = frozenset({TrialState.CANCELLED})
 _RELEASED: Final = _CANCELLED | {TrialState.WAITING, TrialState.PAUSED, TrialState.PRUNED}
-_COUNTED: Final = _RELEASED | {TrialState.FAILED}  # fails when no attempts are left
+_COUNTED: Final = _RELEASED | {TrialState.FAILED}  # fails when no attempts, or workers, are left
 
 ENDS: Final[dict[Outcome, End]] = {
     Outcome.OK: End("trained to its end", _CANCELLED | {TrialState.COMPLETE, TrialState.FAILED}),
@@ -135,7 +135,7 @@ ENDS: Final[dict[Outcome, End]] = {
     Outcome.OOM: End("out of device or host memory", _CANCELLED | {TrialState.FAILED}),
     Outcome.DIVERGED: End("the loss ran away", _CANCELLED | {TrialState.FAILED}),
     Outcome.ERROR: End("an exception, or the child died", _COUNTED),
-    Outcome.INCOMPATIBLE: End("this worker cannot run the recipe", _RELEASED),
+    Outcome.INCOMPATIBLE: End("this worker cannot run the recipe", _COUNTED),
     Outcome.HUNG: End("no step for the stall time", _COUNTED),
     Outcome.LOST: End("the worker is gone", _COUNTED | {TrialState.RUNNING}),
 }

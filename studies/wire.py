@@ -18,6 +18,7 @@ from studies.recipe import SHA256, Recipe
 from studies.trial import Decision, Desired, Outcome, StudyState, TrialState
 
 PROTOCOL: Final = 1  # raised when a worker of the one before could misread an answer
+SPOKEN: Final = range(max(1, PROTOCOL - 1), PROTOCOL + 1)  # by a server: its own and the one before
 LEASE_HEADER: Final = "Lmtune-Lease"  # carries the attempt's lease token beside every write
 MAX_ITEMS: Final = 1_000  # reports in one request
 _NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -219,6 +220,10 @@ class Resume(View):
     step: int
     sha256: str
     bytes: int
+    format: int = Field(
+        1, description="of the checkpoint; a worker that lacks it resumes from null"
+    )
+    code_hash: str = Field("", description="of the code that wrote it: only the same is bit-equal")
 
 
 class Grant(View):

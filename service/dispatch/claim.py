@@ -14,13 +14,18 @@ from service.dispatch.suggest import Offer, asked, blind_offer, has_room, take
 from service.store import attempts, reports, studies, trials, workers
 from service.store.database import Connection, Row, Tx
 from service.store.optuna_rows import BoundStorage
-from studies.errors import NotFound, StaleClaim
+from studies.errors import Incompatible, NotFound, StaleClaim
 from studies.trial import Outcome, StudyState, TrialState
-from studies.wire import PROTOCOL, ClaimBody, Grant, RegisterBody, Registered, Resume
+from studies.wire import SPOKEN, ClaimBody, Grant, RegisterBody, Registered, Resume
 
 
 def register(tx: Tx, ctx: Context, body: RegisterBody) -> Registered:
-    """Makes a worker known; the same registration again gets the same answer."""
+    """Makes a worker known; the same registration again gets the same answer.
+
+    Raises:
+        Incompatible: its protocol is not spoken here.
+    """
+    _check_protocol(body.protocol)
     row = workers.by_name(tx.conn, body.name) or workers.insert(tx, **body.model_dump())
     lease_ms, heartbeat_ms = _times(ctx)
     return Registered(worker_id=row.id, lease_ms=lease_ms, heartbeat_ms=heartbeat_ms)
@@ -44,8 +49,11 @@ def first_claim(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Claime
     Raises:
         NotFound: the worker is unknown.
         StaleClaim: a newer claim of this worker was seen.
+        Incompatible: its protocol is not spoken here.
     """
-    if workers.number_claim(tx, worker_id, body.seq):
+    _check_protocol(body.protocol)
+    said = body.model_dump(include={"protocol", "code_hash", "resources"})
+    if workers.number_claim(tx, worker_id, body.seq, **said):
         return _grant_any(tx, ctx, worker_id, body, None)
     return waiting_claim(tx, ctx, worker_id, body)
 
@@ -77,7 +85,7 @@ def suggested_claim(ctx: Context, worker_id: int, body: ClaimBody, study: Row) -
         again = claimed.ask is not None and claimed.ask.id == study.id
         return None if again else claimed
 
-    next_study = ctx.database.read(lambda conn: _with_room(conn, ctx))
+    next_study = ctx.database.read(lambda conn: _with_room(conn, ctx, worker_id))
     if next_study is not None and next_study.id != study.id:
         return Claimed(ask=next_study)
     return asked(ctx, study, use) or Claimed()
@@ -103,8 +111,22 @@ def _answered(tx: Tx, ctx: Context, worker_id: int, body: ClaimBody) -> Claimed 
     return Claimed(_grant_body(tx, ctx, studies.lock(tx, trial.study_id), trial))
 
 
-def _with_room(conn: Connection, ctx: Context) -> Row | None:
-    rows = studies.fewest_running_first(conn)
+def _check_protocol(spoken: int) -> None:
+    if spoken not in SPOKEN:
+        older = "worker" if spoken < SPOKEN[0] else "server"
+        known = " and ".join(map(str, SPOKEN))
+        which = f"the worker speaks protocol {spoken}, this server {known}"
+        raise Incompatible(f"{which}; upgrade lmtune on the {older}")
+
+
+def _open_to(conn: Connection, worker_id: int) -> list[Row]:
+    """Returns the RUNNING studies that the worker may be offered, in the order to look at them."""
+    refused = attempts.studies_refused_by(conn, worker_id)
+    return [row for row in studies.fewest_running_first(conn) if row.id not in refused]
+
+
+def _with_room(conn: Connection, ctx: Context, worker_id: int) -> Row | None:
+    rows = _open_to(conn, worker_id)
     return next((row for row in rows if has_room(conn, ctx, row)), None)
 
 
@@ -115,9 +137,7 @@ def _grant_any(
 
     With an offer, its study does.
     """
-    if body.protocol != PROTOCOL:
-        return Claimed()
-    rows = studies.fewest_running_first(tx.conn)
+    rows = _open_to(tx.conn, worker_id)
     for row in sorted(rows, key=lambda row: offer is None or row.id != offer.study_id):
         study = studies.lock(tx, row.id)
         if study.state != StudyState.RUNNING:
@@ -198,7 +218,7 @@ def _grant_body(tx: Tx, ctx: Context, study: Row, trial: Row) -> Grant:
         lease_ms=lease_ms,
         heartbeat_ms=heartbeat_ms,
         recipe=ctx.studies.spec(study).recipe(trial.params, trial.number),
-        resume=start and Resume(step=start.step, sha256=start.sha256, bytes=start.bytes),
+        resume=start and Resume(**{name: getattr(start, name) for name in Resume.model_fields}),
         max_step=trial.max_step,
     )
 

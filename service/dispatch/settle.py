@@ -17,6 +17,7 @@ from studies.wire import number_from_json
 
 logger = logging.getLogger(__name__)
 ATTEMPTS: Final = 4  # lost, error or hung in a row without a newer checkpoint, then FAILED
+REFUSALS: Final = 3  # workers that say `incompatible`, then FAILED
 BREAKER: Final = 5  # trials that fail in a row without a report, then the study pauses
 KEPT_BEST: Final = 3  # COMPLETE trials of a study that keep a checkpoint
 _COUNTED: Final = frozenset({Outcome.ERROR, Outcome.LOST, Outcome.HUNG})
@@ -31,6 +32,7 @@ class Facts:
     value: float | None  # the visible objective at final_step; None: no row
     failures: int  # counted ends in a row without a newer checkpoint, this one included
     reason: str | None = None
+    refusals: int = 0  # workers that cannot run the trial, this one included
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,14 @@ CASES: Final = (  # the first that holds wins
         lambda f: f.outcome in _COUNTED and f.failures >= ATTEMPTS,
         TrialState.FAILED,
     ),
+    Case(
+        "outcome `incompatible`, of the third worker",
+        lambda f: f.outcome is Outcome.INCOMPATIBLE and f.refusals >= REFUSALS,
+        TrialState.FAILED,
+    ),
     Case("it is to be paused (`paused`)", lambda f: f.desired is Desired.PAUSE, TrialState.PAUSED),
     Case(
-        "anything else: `preempted`, `incompatible`, a first `error`, `lost` or `hung`",
+        "anything else: `preempted`, a first `incompatible`, `error`, `lost` or `hung`",
         lambda _: True,
         TrialState.WAITING,
     ),
@@ -82,10 +89,7 @@ CASES: Final = (  # the first that holds wins
 
 
 def verdict(facts: Facts) -> tuple[TrialState, str | None]:
-    """Returns the trial's next state and its reason.
-
-    `incompatible` is refunded: it leaves the trial WAITING for another worker.
-    """
+    """Returns the trial's next state and its reason."""
     case = next(case for case in CASES if case.holds(facts))
     if case.state is not TrialState.FAILED:
         return case.state, case.reason
@@ -108,7 +112,10 @@ def settle(
     row = reports.visible_at(tx.conn, trial.id, final_step)
     value = None if row is None else objective(row)
     failures = trial.failures + (outcome in _COUNTED)
-    facts = Facts(Desired(trial.desired), outcome, value, failures, reason)
+    refusals = 0
+    if outcome is Outcome.INCOMPATIBLE:
+        refusals = attempts.workers_that_refused(tx.conn, trial.id, trial.worker_id)
+    facts = Facts(Desired(trial.desired), outcome, value, failures, reason, refusals)
     state, why = verdict(facts)
     answer = None if finish is None else {"said": finish, "answer": {"state": str(state)}}
     attempts.end(tx, trial.id, trial.attempt, outcome=outcome, reason=reason, finish=answer)

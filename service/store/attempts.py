@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from service.store.database import Connection, Row, Tx, insert_once
 from service.store.tables import attempts, blobs, checkpoints, trials, workers
-from studies.trial import TrialState
+from studies.trial import Outcome, TrialState
 
 
 def begin(tx: Tx, **values: Any) -> None:
@@ -76,6 +76,24 @@ def granted_under(conn: Connection, worker_id: int, seq: int) -> Row | None:
             attempts.c.outcome.is_(None),
         )
     ).one_or_none()
+
+
+def workers_that_refused(conn: Connection, trial_id: int, and_this: int) -> int:
+    """Returns how many workers could not run a trial, with the one that says so now."""
+    refused = sa.or_(attempts.c.outcome == Outcome.INCOMPATIBLE, attempts.c.worker_id == and_this)
+    count = sa.select(sa.func.count(attempts.c.worker_id.distinct()))
+    return int(conn.execute(count.where(attempts.c.trial_id == trial_id, refused)).scalar_one())
+
+
+def studies_refused_by(conn: Connection, worker_id: int) -> set[int]:
+    """Returns the studies of which a worker could not run a trial."""
+    statement = (
+        sa.select(trials.c.study_id)
+        .join(attempts, attempts.c.trial_id == trials.c.id)
+        .where(attempts.c.worker_id == worker_id, attempts.c.outcome == Outcome.INCOMPATIBLE)
+        .distinct()
+    )
+    return set(conn.execute(statement).scalars())
 
 
 def add_checkpoint(tx: Tx, **values: Any) -> None:

@@ -51,12 +51,15 @@ def hold(tx: Tx, worker_id: int) -> Row | None:
     ).one_or_none()
 
 
-def number_claim(tx: Tx, worker_id: int, seq: int) -> bool:
-    """Records the claim's number; False when the worker is unknown or has claimed it already."""
+def number_claim(tx: Tx, worker_id: int, seq: int, **said: Any) -> bool:
+    """Records the claim's number; False when the worker is unknown or has claimed it already.
+
+    `said` is what the worker says of itself with it.
+    """
     done = tx.conn.execute(
         workers.update()
         .where(workers.c.id == worker_id, workers.c.claim_seq < seq)
-        .values(claim_seq=seq, claim_open=True, seen_at=tx.now, seen_t=tx.t, gone=False)
+        .values(claim_seq=seq, claim_open=True, seen_at=tx.now, seen_t=tx.t, gone=False, **said)
     )
     return done.rowcount == 1
 

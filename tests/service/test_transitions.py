@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from service.dispatch.settle import ATTEMPTS, CASES, Facts, verdict
+from service.dispatch.settle import ATTEMPTS, CASES, REFUSALS, Facts, verdict
 from studies.trial import (
     ENDS,
     STUDY_TRANSITIONS,
@@ -19,9 +19,9 @@ from studies.trial import (
 from tests.service.world import LEASE, World
 
 FACTS = [
-    Facts(desired, outcome, value, failures)
-    for desired, outcome, value, failures in itertools.product(
-        Desired, Outcome, (1.0, float("nan")), (0, ATTEMPTS)
+    Facts(desired, outcome, value, failures, refusals=refusals)
+    for desired, outcome, value, failures, refusals in itertools.product(
+        Desired, Outcome, (1.0, float("nan")), (0, ATTEMPTS), (0, REFUSALS)
     )
     if outcome is not Outcome.PRUNED or desired in (Desired.STOP, Desired.CANCEL)
 ]
