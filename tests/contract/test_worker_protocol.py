@@ -131,7 +131,7 @@ def test_a_released_trial_resumes_from_its_checkpoint(live: Live, study, tmp_pat
     assert first.finish(finish("preempted", 10)).state == "WAITING"
     second = Caller(live).claim()
     assert second.grant.attempt == 2
-    assert second.grant.resume == wire.Resume(step=10, sha256=digest, bytes=7)
+    assert second.grant.resume == wire.Resume(step=10, sha256=digest, bytes=7, code_hash="c")
     assert second.download(digest, tmp_path / "down") == digest
     assert (tmp_path / "down").read_bytes() == content
     assert second.resume(None).decision == "continue"
