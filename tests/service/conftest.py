@@ -48,18 +48,23 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'lmtune.db'}"
 
 
+def emptied(url: str) -> str:
+    """Returns the URL of a PostgreSQL database, its tables emptied."""
+    engine = sa.create_engine(url)
+    names = set(sa.inspect(engine).get_table_names())
+    deletes = "; ".join(f"DELETE FROM {name}" for name in sorted(names - KEPT))  # noqa: S608
+    with engine.begin() as connection:
+        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")  # any order
+        connection.exec_driver_sql(deletes)
+        connection.execute(clock.insert().values(id=1, t=0.0, wall=time.time()))
+    engine.dispose()
+    return url
+
+
 @pytest.fixture
 def postgres_url(postgres_template: str) -> str:
     """The URL of a PostgreSQL database with empty tables; the same one, emptied for every test."""
-    engine = sa.create_engine(postgres_template)
-    names = set(sa.inspect(engine).get_table_names())
-    emptied = "; ".join(f"DELETE FROM {name}" for name in sorted(names - KEPT))  # noqa: S608
-    with engine.begin() as connection:
-        connection.exec_driver_sql("SET LOCAL session_replication_role = replica")  # any order
-        connection.exec_driver_sql(emptied)
-        connection.execute(clock.insert().values(id=1, t=0.0, wall=time.time()))
-    engine.dispose()
-    return postgres_template
+    return emptied(postgres_template)
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

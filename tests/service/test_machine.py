@@ -1,0 +1,70 @@
+"""A state machine: workers, people, time and accidents in any order, against a model.
+
+Each call may arrive, arrive twice, arrive late (after calls that were sent later), or meet a
+server that dies before one of its statements or before its commit; a claim's answer may be lost.
+`pytest tests/service/test_machine.py -m slow --hypothesis-seed=random` explores.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from service.store.database import Database
+from tests.service.conftest import emptied
+from tests.service.machine import Machine
+from tests.service.world import World
+
+
+def storm(fresh: Callable[[], World], examples: int, steps: int, explore: bool = False) -> set[str]:
+    """Runs the machine; returns what happened."""
+    Machine.seen.clear()
+    run_state_machine_as_test(
+        lambda: Machine(fresh()),
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            derandomize=not explore,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    return {what for what, times in Machine.seen.items() if times}
+
+
+def files(template: Path, folder: Path) -> Callable[[], World]:
+    """Makes worlds, each on a copy of the empty SQLite database."""
+
+    def fresh() -> World:
+        for old in folder.glob("machine.db*"):
+            old.unlink()
+        shutil.copy(template, folder / "machine.db")
+        return World(Database(f"sqlite:///{folder / 'machine.db'}"))
+
+    return fresh
+
+
+COMMON = {"fresh", "stale", "twice", "crashed", "late", "again", "other", "jumped", "claimed again"}
+RARE = {"stale claim", "granted RUNNING", "granted WAITING", "swept", "resumed below", "dying"}
+
+
+def test_the_rows_are_what_was_acknowledged(sqlite_template: Path, tmp_path: Path) -> None:
+    assert COMMON - storm(files(sqlite_template, tmp_path), 6, 40) == set()
+
+
+@pytest.mark.postgres
+def test_the_rows_are_what_was_acknowledged_on_postgres(postgres_template: str) -> None:
+    storm(lambda: World(Database(emptied(postgres_template))), 2, 40)
+
+
+@pytest.mark.slow
+def test_long_storms(sqlite_template: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    explore = pytestconfig.getoption("--hypothesis-seed") is not None
+    seen = storm(files(sqlite_template, tmp_path), 100, 100, explore)
+    assert (COMMON | RARE) - seen == set()
