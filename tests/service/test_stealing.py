@@ -171,6 +171,20 @@ def test_a_newer_checkpoint_starts_the_count_again(small_world: World) -> None:
     assert (small_world.trial().state, small_world.trial().attempt) == ("FAILED", 7)
 
 
+def test_the_same_checkpoint_again_starts_no_count(small_world: World) -> None:
+    """A trial that dies each time it has come as far as its checkpoint fails."""
+    small_world.open(budget={"trials": 1})
+    worker = small_world.worker()
+    held = worker.claim()
+    held.report((10, 1.0))
+    for _ in range(4):
+        held.checkpoint(10)
+        assert small_world.trial().state == "RUNNING"
+        held.finish("error", 10)
+        held = worker.claim()
+    assert (small_world.trial().state, held) == ("FAILED", None)
+
+
 def test_errors_and_losses_count_together(small_world: World) -> None:
     small_world.open(budget={"trials": 1})
     worker = small_world.worker()
