@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL: # the recipes share .venv; tests and workers are parallel inside
-.PHONY: help run setup test test-all storm check docs lock clean FORCE
+.PHONY: help run setup test test-all storm mutants check docs lock clean FORCE
 
 BIN := .venv/bin
 # Install again when the requirements change, when options are given, or when the folder was moved.
@@ -46,6 +46,9 @@ check: .venv/.dev ## lint, format, types, import contracts, docs
 	@$(BIN)/mypy
 	@bash -n $(wildcard .ci/*)
 	@$(BIN)/python -m pytest --quiet tests/test_architecture.py tests/test_docs.py
+
+mutants: .venv/.dev ## take out each guard of the protocol in turn; a named test must fail
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 BENCHMARKS = $(patsubst tests/benchmarks/%.py,bench-%,$(wildcard tests/benchmarks/[!_]*.py))
 bench-%: .venv/.dev ## run tests/benchmarks/%.py; OUT=FILE keeps its numbers

@@ -87,6 +87,16 @@ def test_a_collection_that_was_cut_short_is_taken_up_again(world: World) -> None
     assert collect(world.restarted()) == ["a" * 64]
 
 
+def test_a_blob_that_is_uploaded_while_it_is_collected_lives_on(world: World) -> None:
+    digest, removed = "a" * 64, []
+    world.upload(digest, age=OLD)
+    assert world.db.write(lambda tx: sweep.mark_unused_blobs(tx, world.ctx)) == [digest]
+    world.upload(digest)
+    world.db.write(lambda tx: sweep.collect_blob(tx, digest, removed.append))
+    assert removed == []
+    assert [row.state for row in world.rows("blobs")] == ["live"]
+
+
 def test_a_checkpoint_whose_blob_is_gone_is_not_resumed(small_world: World) -> None:
     small_world.open()
     held = small_world.worker().claim()

@@ -96,6 +96,31 @@ def test_a_lease_token_of_another_claim_is_no_key(small_world: World) -> None:
     assert small_world.rows("reports") == []
 
 
+def test_a_claim_of_the_same_token_does_not_open_an_older_attempt(small_world: World) -> None:
+    small_world.open()
+    worker = small_world.worker()
+    old = worker.claim_as(1, "a" * 32)
+    old.finish("preempted")
+    new = worker.claim_as(2, "a" * 32)
+    assert (new.grant.number, new.grant.attempt) == (old.grant.number, 2)
+    for write in writes_of(old)[:4]:
+        with pytest.raises(Superseded):
+            write()
+    assert small_world.rows("reports") == []
+    assert new.train() == "COMPLETE"
+
+
+def test_a_trial_at_rest_takes_no_write_whoever_knows_its_token(small_world: World) -> None:
+    """Whatever a defect might leave in its row: only a RUNNING trial is written to."""
+    small_world.open()
+    held = small_world.worker().claim()
+    small_world.change("trials", {"id": held.grant.trial_id}, state="PAUSED")
+    for write in writes_of(held)[:4]:
+        with pytest.raises(Paused):
+            write()
+    assert small_world.rows("reports") == []
+
+
 @pytest.mark.parametrize(
     ("outcome", "asked", "refusal"),
     [
@@ -214,6 +239,16 @@ def test_a_lost_trial_that_was_to_stop_is_pruned(world: World) -> None:
     world.sweep()
     assert (world.trial().state, world.trial().value) == ("PRUNED", 1.5)
     assert world.study().state == "ENDED"
+
+
+def test_a_trial_that_is_to_be_cancelled_is_not_stolen(world: World) -> None:
+    world.open()
+    world.worker("a").claim()
+    world.cancel(0)
+    world.advance(OVER)
+    assert world.worker("b").claim().grant.number == 1
+    world.sweep()
+    assert world.trial().state == "CANCELLED"
 
 
 # ------------------------------------------------------------------ dead and hung workers

@@ -1,0 +1,168 @@
+"""Guards of what a worker writes, and of how it becomes durable."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutants.guard import ATTEMPTS, FENCE, REPORT, guard
+
+WRITES: Final = (
+    guard(
+        "fence: the attempt's number",
+        FENCE,
+        '        trials.c.attempt == sa.bindparam("of_attempt", type_=sa.Integer),\n',
+        '        sa.bindparam("of_attempt", type_=sa.Integer) > 0,\n',
+        "test_stealing.py::test_a_claim_of_the_same_token_does_not_open_an_older_attempt",
+    ),
+    guard(
+        "fence: the lease token",
+        FENCE,
+        '        trials.c.lease_hash == sa.bindparam("of_hash", type_=sa.String),\n',
+        '        sa.bindparam("of_hash", type_=sa.String) != "",\n',
+        "test_stealing.py::test_a_lease_token_of_another_claim_is_no_key",
+    ),
+    guard(
+        "fence: only a RUNNING trial",
+        FENCE,
+        "        trials.c.state == TrialState.RUNNING,\n    )\n    .values(\n",
+        "    )\n    .values(\n",
+        "test_stealing.py::test_a_trial_at_rest_takes_no_write_whoever_knows_its_token",
+    ),
+    guard(
+        "fence: a lease is renewed for who is wanted to run, or one lease longer",
+        FENCE,
+        "sa.or_(trials.c.desired == Desired.RUN, _NOW - trials.c.desired_t < _LEASE)",
+        "sa.true()",
+        "test_stealing.py::test_whoever_stops_the_trial_may_finish_within_one_lease",
+    ),
+    guard(
+        "report: a duplicate gets the stored decision",
+        REPORT,
+        "    return Decision(stored.decision)\n",
+        "    return Decision.CONTINUE\n",
+        "test_reports.py::test_the_stored_decision_stands_whatever_came_later",
+        "test_reports.py::test_a_report_again_has_the_stored_decision",
+    ),
+    guard(
+        "report: another report at a stored step is refused",
+        REPORT,
+        "    if stored.body != item.canonical():\n",
+        "    if False:\n",
+        "test_reports.py::test_another_report_at_a_stored_step_is_a_conflict",
+    ),
+    guard(
+        "report: steps rise (one report)",
+        FENCE,
+        "        trials.c.step < _AT_STEP,\n",
+        "        _AT_STEP > 0,\n",
+        "test_reports.py::test_steps_rise",
+        "test_reports.py::test_a_report_again_has_the_stored_decision",
+    ),
+    guard(
+        "report: steps rise (several)",
+        REPORT,
+        "    if item.step <= trial.step or item.step > trial.max_step:\n",
+        "    if item.step > trial.max_step:\n",
+        "test_reports.py::test_steps_rise",
+    ),
+    guard(
+        "report: a batch ends at the first decision",
+        REPORT,
+        "        if decision is not Decision.CONTINUE:\n            break\n",
+        "",
+        "test_reports.py::test_a_batch_stops_at_the_first_stop",
+    ),
+    guard(
+        "report: at the last step the decision is continue",
+        REPORT,
+        "    decision = Decision.CONTINUE if item.step >= max_step else _DECISIONS[desired]\n",
+        "    decision = _DECISIONS[desired]\n",
+        "test_reports.py::test_at_the_last_step_it_is_always_continue",
+    ),
+    guard(
+        "checkpoint: its report comes first",
+        REPORT,
+        "    if last and reports.visible_at(tx.conn, key.trial_id, last) is None:\n",
+        "    if False:\n",
+        "test_checkpoints.py::test_a_pointer_needs_its_report",
+    ),
+    guard(
+        "checkpoint: its blob is there",
+        REPORT,
+        "    if not blobs.take(tx, body.sha256):\n",
+        "    if False:\n",
+        "test_collection.py::test_a_dying_blob_is_missing_until_it_is_uploaded_again",
+    ),
+    guard(
+        "checkpoint: a bad one is not resumed",
+        ATTEMPTS,
+        "            checkpoints.c.bad.is_(False),\n",
+        "",
+        "test_checkpoints.py::test_a_checkpoint_that_cannot_be_used_is_marked_and_its_reports_hidden",
+    ),
+    guard(
+        "checkpoint: one whose blob is gone is not resumed",
+        ATTEMPTS,
+        '            blobs.c.state == "live",\n',
+        "",
+        "test_collection.py::test_a_checkpoint_whose_blob_is_gone_is_not_resumed",
+    ),
+    guard(
+        "checkpoint: resume comes before the first report",
+        REPORT,
+        "    if reports.any_of(tx.conn, key.trial_id, key.attempt):\n",
+        "    if False:\n",
+        "test_checkpoints.py::test_resume_comes_before_the_first_report",
+    ),
+    guard(
+        "blob: collected only when nothing points at it",
+        "store/blobs.py",
+        "held = sa.select(blobs.c.sha256).where(old, unpointed)",
+        "unpointed = sa.true()\n    held = sa.select(blobs.c.sha256).where(old, unpointed)",
+        "test_collection.py::test_an_old_blob_that_nothing_points_at_is_collected",
+    ),
+    guard(
+        "blob: one that was uploaded again lives on",
+        "store/blobs.py",
+        'blobs.c.sha256 == sha256, blobs.c.state == "dying")',
+        "blobs.c.sha256 == sha256)",
+        "test_collection.py::test_a_blob_that_is_uploaded_while_it_is_collected_lives_on",
+    ),
+    guard(
+        "Optuna: its rows are in our transaction",
+        "store/optuna_rows.py",
+        'join_transaction_mode="create_savepoint"',
+        'join_transaction_mode="control_fully"',
+        "test_one_transaction.py::test_an_end_that_is_cut_short_leaves_the_trial_running",
+        "test_one_transaction.py::test_a_study_that_is_cut_short_was_never_made",
+    ),
+    guard(
+        "group commit: a refused write is undone alone",
+        "store/commits.py",
+        '            raw.execute("ROLLBACK TO one_write")\n',
+        "",
+        "test_group_commit.py::test_a_write_that_is_refused_harms_nobody_else",
+    ),
+    guard(
+        "group commit: who is in a group that fails is told so",
+        "store/commits.py",
+        '            job.fail(Unavailable("the database could not store it; try again"))\n',
+        "            job.undo()\n",
+        "test_group_commit.py::test_a_commit_that_fails_fails_them_all_and_leaves_nothing",
+    ),
+    guard(
+        "writer: what a failed write left in memory is undone",
+        "store/commits.py",
+        "        if self.tx is not None:\n            self.tx.undo()\n",
+        "        return\n",
+        "test_database.py::test_a_write_that_raises_leaves_nothing_and_undoes",
+        "test_group_commit.py::test_an_id_whose_making_failed_is_looked_up_anew",
+    ),
+    guard(
+        "commit: durable before it is acknowledged",
+        "store/database.py",
+        "PRAGMA synchronous = FULL",
+        "PRAGMA synchronous = OFF",
+        "test_database.py::test_the_journal_is_durable",
+    ),
+)
