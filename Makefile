@@ -11,6 +11,9 @@ NEEDS := pyproject.toml constraints.txt $(if $(PIP_ARGS),FORCE)
 NEEDS += $(if $(filter-out $(wildcard .venv/.here),.venv/.here),FORCE)
 NEEDS += $(if $(filter-out $(CURDIR),$(shell cat .venv/.here 2>/dev/null)),FORCE)
 export PIP_ARGS PYTHON STUDY DATA PORT
+# Packages are installed uncompiled (docs/decisions/0006): the first process that imports one keeps its
+# bytecode for the next, where this is not set; else each start of a server takes seconds longer.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## show this list
 	@echo "lmtune: start with 'make run'; see README.md"; echo
