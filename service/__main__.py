@@ -138,7 +138,8 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         proxy_headers=settings.allow_http,
     )
-    logger.info("serving at %s (database %s)", url, parts.ctx.database.url)
+    database = parts.ctx.database
+    logger.info("serving at %s (database %s, %s)", url, database.url, database.kind)
     logger.info("sign in at %s (works once)", make_link(parts, url).url)
     try:
         _Server(config, parts, app.state.sweeper).run(sockets=[listener])

@@ -10,7 +10,6 @@ must keep everything it changes in the transaction (`Tx.on_rollback` is for what
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -28,7 +27,6 @@ from service.store.tx import first_line, translated
 from service.store.writers import Writers
 from studies.errors import StartupError
 
-logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 Row = sa.Row[Any]
 Connection = sa.Connection
@@ -61,7 +59,6 @@ class Database:
         self.sqlite = parsed.get_backend_name() == "sqlite"
         if self.sqlite:
             files.prepare(parsed.database)
-            logger.info("SQLite %s, journal %s", sqlite3.sqlite_version, _JOURNAL)
         self.reader, self.writer = self._engines()
         self._probe()
         self._writers = (
@@ -69,6 +66,12 @@ class Database:
             if self.sqlite
             else Writers(OneByOne(self.writer), THREADS)
         )
+
+    @property
+    def kind(self) -> str:
+        """What keeps the rows, for the log; SQLite's version decides on the journal."""
+        version = f"SQLite {sqlite3.sqlite_version}, journal {_JOURNAL}"
+        return version if self.sqlite else "PostgreSQL"
 
     def _engines(self) -> tuple[sa.Engine, sa.Engine]:
         try:
