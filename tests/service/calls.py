@@ -56,7 +56,8 @@ class Calls:
 
     def claim_at(self, claim: Claim, server: World) -> None:
         key = claim.worker.id, claim.seq
-        ready = self.model.rows.claimable(self.model.t), self.model.rows.with_room()
+        refused, rows = self.model.refused[claim.worker.id], self.model.rows
+        ready = rows.claimable(self.model.t, refused), rows.with_room(refused)
         answered = key in self.answers
         try:
             if not answered and claim.seq >= self.top[claim.worker.id]:
@@ -218,6 +219,8 @@ class Calls:
             if state is not None:
                 self.may_move = {held.grant.trial_id}
                 self.model.finishes[key] = (said, state)
+                if outcome == "incompatible":
+                    self.model.refused[row.worker_id].add(row.study_id)
                 self._check_end(held, outcome, step, state)
 
     def _finish_again(self, held: Held, said: Any, known: Any, server: World) -> None:

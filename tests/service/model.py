@@ -46,9 +46,9 @@ class Rows:
     def slots(self, study: Any) -> int:
         return len(self.of(study, *(state for state in TrialState if state != "CANCELLED")))
 
-    def claimable(self, t: float) -> set[int]:
-        """The ids of trials that a claim may be granted."""
-        running = {study.id for study in self.studies.values() if study.state == "RUNNING"}
+    def claimable(self, t: float, refused: set[int]) -> set[int]:
+        """The ids of trials that may be granted to who cannot run the studies `refused`."""
+        running = {s.id for s in self.studies.values() if s.state == "RUNNING"} - refused
         return {
             row.id
             for row in self.trials.values()
@@ -56,12 +56,13 @@ class Rows:
             and (row.state == "WAITING" or (row.state == "RUNNING" and stealable(row, t)))
         }
 
-    def with_room(self) -> set[int]:
+    def with_room(self, refused: set[int]) -> set[int]:
         """The ids of studies that may create a trial."""
         return {
             study.id
             for study in self.studies.values()
             if study.state == "RUNNING"
+            and study.id not in refused
             and study.reason != "exhausted"
             and self.slots(study) < study.spec["budget"]["trials"]
         }
@@ -104,6 +105,7 @@ class Model:
         self.trials: dict[int, Trial] = defaultdict(Trial)
         self.reports: dict[tuple[int, int, int], tuple[float, str]] = {}
         self.finishes: dict[tuple[int, int], tuple[Any, str]] = {}
+        self.refused: dict[int, set[int]] = defaultdict(set)  # by worker: studies it cannot run
         self.files: set[str] = set()
         self.terminal: dict[int, Any] = {}
         self.rows = Rows(world)
