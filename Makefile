@@ -53,7 +53,7 @@ check: .venv/.dev ## lint, format, types, import contracts, docs
 mutants: .venv/.dev ## take out each guard of the protocol in turn; a named test must fail
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
-BENCHMARKS = $(patsubst tests/benchmarks/%.py,bench-%,$(wildcard tests/benchmarks/[!_]*.py))
+BENCHMARKS = $(patsubst tests/benchmarks/%.py,bench-%,$(filter-out %/test_%.py,$(wildcard tests/benchmarks/[!_]*.py)))
 bench-%: .venv/.dev ## run tests/benchmarks/%.py; OUT=FILE keeps its numbers
 	@[ -e tests/benchmarks/$*.py ] || { echo "no such benchmark; there are: $(BENCHMARKS)" >&2; exit 2; }
 	@$(BIN)/python -m tests.benchmarks.$* $(if $(OUT),--out "$(OUT)") $(ARGS)
@@ -67,7 +67,7 @@ lock: .venv/.dev ## write constraints.txt anew from the newest releases that fit
 	@.ci/lock
 
 clean: ## remove .venv, caches and build outputs; studies in .lmtune stay
-	rm -rf .venv .venv.lock build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv.lock .venv-ray build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find studies service trainer tests -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.run: $(NEEDS)
