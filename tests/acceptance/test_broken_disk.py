@@ -25,7 +25,7 @@ def reported(server: Server) -> Server:
         wire.RegisterBody(name="w", host="b", pid=1, device="cpu", protocol=1, code_hash="c")
     )
     body = wire.ClaimBody(seq=1, lease_token="0" * 32, protocol=1, code_hash="c")
-    grant = workers.claim(known.worker_id, body)
+    grant = workers.claim(known.worker_id, body).grant
     assert grant is not None
     workers.attempt(grant, "0" * 32).report(items((10, 1.0)))
     workers.http.close()

@@ -33,7 +33,7 @@ def claimed(live: Live) -> Attempt:
         wire.RegisterBody(name=name, host="b", pid=1, device="cpu", protocol=1, code_hash="c")
     )
     body = wire.ClaimBody(seq=1, lease_token=token, protocol=1, code_hash="c")
-    grant = live.workers.claim(worker.worker_id, body)
+    grant = live.workers.claim(worker.worker_id, body).grant
     assert grant is not None
     return live.workers.attempt(grant, token)
 
