@@ -18,7 +18,7 @@ from collections import Counter
 from typing import Any
 
 WAIT_MS = 20_000
-PATIENCE = 120.0  # [s] then the herd is said to hang
+PATIENCE = 500.0  # [s] then the herd is said to hang
 
 
 class Calf:

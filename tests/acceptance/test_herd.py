@@ -1,4 +1,8 @@
-"""A thundering herd: a thousand workers start within a second, and again after a crash."""
+"""A thundering herd: a thousand workers start within a second, and again after a crash.
+
+Every worker gets its trial, and no answer is worse than "ask again". How long that takes is what
+`make bench-service` measures; a test does not gate on a machine's speed.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,14 @@ from tests.service.world import spec
 
 pytestmark = pytest.mark.slow
 COUNT = 1_000
-ANSWERED = 30.0  # [s] every call has its answer
-GRANTED = 60.0  # [s] every worker has its trial
+LEASE = "3600"  # [s] nobody trains here, and nothing is to be stolen from the first herd
 
 
 def herd(server: Server, name: str) -> dict[str, Any]:
     """What a herd of workers saw that met the server in a process of their own."""
     command = [sys.executable, "-m", "tests.acceptance.herd", server.url, server.token, name]
     done = subprocess.run(
-        [*command, str(COUNT)], cwd=ROOT, check=True, capture_output=True, text=True, timeout=300
+        [*command, str(COUNT)], cwd=ROOT, check=True, capture_output=True, text=True, timeout=600
     )
     return json.loads(done.stdout)
 
@@ -31,12 +34,10 @@ def herd(server: Server, name: str) -> dict[str, Any]:
 def check(seen: dict[str, Any]) -> None:
     assert seen["granted"] == COUNT, seen
     assert set(seen["seen"]) <= {"200", "201", "204", "503"}, seen
-    assert seen["slowest"] < ANSWERED, seen
-    assert seen["last"] < GRANTED, seen
 
 
 def test_a_thousand_workers_at_once_and_again_after_a_crash(make_server, database_url) -> None:
-    server = make_server(database_url)
+    server = make_server(database_url, LMTUNE_LEASE_SECONDS=LEASE)
     server.client.studies.create(spec("study", budget={"trials": 2 * COUNT}))
     check(herd(server, "first"))
     server.kill()
