@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,13 +22,14 @@ from pydantic import BaseModel
 
 from studies import wire
 from studies.errors import InvalidInput, NotFound
-from studies.http import DEFAULT_URL, Http, find_token, find_url, home
+from studies.http import DEFAULT_URL, Http, find_token, find_url, home, read, retry_after
 from studies.spec import NAME_PATTERN, StudySpec
 from studies.trial import TrialState
 
 __all__ = [
     "DEFAULT_URL",
     "Attempt",
+    "Claimed",
     "Client",
     "Http",
     "WorkerClient",
@@ -37,6 +39,10 @@ __all__ = [
 ]
 _CHUNK: Final = 1 << 20  # bytes per read of an uploaded file
 _PAGE: Final = 1_000  # items asked for at once; the server gives no more
+# How long a worker waits for an answer, as parts of the lease: a connection that carries requests
+# and loses answers must not cost it. With short leases no less than a busy machine needs.
+_BEAT: Final = (1 / 4, 0.5)  # of a heartbeat: (part, at least [s])
+_WRITE: Final = (1 / 2, 5.0)  # of any other fenced call
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -165,15 +171,19 @@ class Attempt:
         self._http, self.grant = http, grant
         self._path = f"/trials/{grant.trial_id}/attempts/{grant.attempt}"
         self._headers = {wire.LEASE_HEADER: lease_token}
+        lease = grant.lease_ms / 1_000
+        self._beat, self._write = (max(part * lease, least) for part, least in (_BEAT, _WRITE))
 
-    def _post(self, verb: str, body: BaseModel, model: type[ModelT]) -> ModelT:
-        answer = self._http.post(f"{self._path}/{verb}", body, headers=self._headers)
-        return model.model_validate(answer.json())
+    def _post(
+        self, verb: str, body: BaseModel, model: type[ModelT], timeout: float | None = None
+    ) -> ModelT:
+        path, timeout = f"{self._path}/{verb}", timeout or self._write
+        return read(self._http.post(path, body, headers=self._headers, timeout=timeout), model)
 
     def heartbeat(self, step: int, environment: dict[str, Any] | None = None) -> wire.DecisionView:
         """Renews the lease; returns the standing decision."""
         body = wire.HeartbeatBody(step=step, environment=environment)
-        return self._post("heartbeat", body, wire.DecisionView)
+        return self._post("heartbeat", body, wire.DecisionView, self._beat)
 
     def report(self, items: Sequence[wire.ReportItem]) -> wire.ReportAnswer:
         """Stores reports in order; the same report may be sent again."""
@@ -192,20 +202,31 @@ class Attempt:
         return self._post("finish", body, wire.FinishAnswer)
 
     def log(self, text: str) -> None:
-        """Appends to the attempt's log [<= 64 KiB a call]; best effort."""
+        """Appends to the attempt's log, the last 64 KiB of the text; best effort."""
         headers = {**self._headers, "Content-Type": "text/plain; charset=utf-8"}
-        content = text.encode()[-65_536:]
-        self._http.request("POST", f"{self._path}/log", content=content, headers=headers)
+        tail = text.encode(errors="replace")[-wire.MAX_LOG_BYTES :]
+        content = tail.decode(errors="ignore").encode()  # begins with a whole character
+        path = f"{self._path}/log"
+        self._http.request("POST", path, content=content, headers=headers, timeout=self._write)
 
     def upload(self, sha256: str, path: Path) -> None:
         """Uploads a checkpoint file; the same file again changes nothing."""
+        headers = {**self._headers, "Content-Length": str(path.stat().st_size)}
         with path.open("rb") as file:
             chunks = iter(lambda: file.read(_CHUNK), b"")
-            self._http.request("PUT", f"/blobs/{sha256}", content=chunks, headers=self._headers)
+            self._http.request("PUT", f"/blobs/{sha256}", content=chunks, headers=headers)
 
     def download(self, sha256: str, target: Path) -> str:
         """Downloads a checkpoint into a file; returns the hash of what came."""
         return self._http.stream_to(f"/blobs/{sha256}", target)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The answer to a claim."""
+
+    grant: wire.Grant | None  # None: there is nothing to do now
+    retry_after: float = 0.0  # then the least wait before the next claim [s]
 
 
 class WorkerClient:
@@ -223,12 +244,14 @@ class WorkerClient:
 
     def register(self, body: wire.RegisterBody) -> wire.Registered:
         """Makes this process known; once in its life."""
-        return wire.Registered.model_validate(self.http.post("/workers", body).json())
+        return read(self.http.post("/workers", body), wire.Registered)
 
-    def claim(self, worker_id: int, body: wire.ClaimBody) -> wire.Grant | None:
-        """Returns a granted trial, or None when there is nothing to do now."""
+    def claim(self, worker_id: int, body: wire.ClaimBody) -> Claimed:
+        """Returns a granted trial, or how long to wait when there is nothing to do now."""
         answer = self.http.post(f"/workers/{worker_id}/claim", body)
-        return None if answer.status_code == 204 else wire.Grant.model_validate(answer.json())
+        if answer.status_code == 204:
+            return Claimed(None, retry_after(answer))
+        return Claimed(read(answer, wire.Grant))
 
     def goodbye(self, worker_id: int) -> None:
         """Says that this worker ends and holds no trial."""

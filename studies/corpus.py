@@ -147,10 +147,20 @@ def check_corpus(text: str, recipe: Recipe) -> CorpusFacts:
         InvalidInput: the training split is shorter than one batch, or the validation split has
             no token to predict.
     """
-    data, batch = recipe.data, recipe.train.batch_size * (recipe.train.sequence_length + 1)
-    train, validation = (
-        count_tokens(part, data.tokenizer) for part in split(text, data.validation_fraction)
-    )
+    train, validation = count_splits(text, recipe.data)
+    require_enough(train, validation, recipe)
+    return CorpusFacts(text_sha256(text), len(text), train, validation)
+
+
+def count_splits(text: str, data: DataRecipe) -> tuple[int, int]:
+    """Returns the length of the training and of the validation split [tokens]."""
+    train, validation = split(text, data.validation_fraction)
+    return count_tokens(train, data.tokenizer), count_tokens(validation, data.tokenizer)
+
+
+def require_enough(train: int, validation: int, recipe: Recipe) -> None:
+    """Raises InvalidInput where the splits [tokens] are too short for the recipe."""
+    batch = recipe.train.batch_size * (recipe.train.sequence_length + 1)
     errors = []
     if train < batch:
         message = f"the training split has {train} tokens, one batch needs {batch}"
@@ -162,4 +172,3 @@ def check_corpus(text: str, recipe: Recipe) -> CorpusFacts:
         errors.append(FieldError("data.validation_fraction", message, remedy))
     if errors:
         raise InvalidInput(errors)
-    return CorpusFacts(text_sha256(text), len(text), train, validation)

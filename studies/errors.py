@@ -21,6 +21,7 @@ LmtuneError
 |   `-- Paused              paused           the trial is paused
 |-- Unavailable             unavailable      try again later (database busy, shutting down)
 |-- ServerUnreachable       unreachable      no answer at the address (raised by the client)
+|-- ServerFailed            failed           HTTP 500, or no lmtune server (raised by the client)
 |-- StartupError            startup          the server or worker cannot start; one clear line
 `-- TrialError              trial            raised by the training loop, ends one trial
     |-- Diverged            diverged         loss or gradient is not finite
@@ -173,12 +174,19 @@ class Unavailable(LmtuneError):
     """The server cannot answer now; the same request may be sent again."""
 
     code = "unavailable"
+    retry_after: float = 0.0  # the least wait that it asks for [s]
 
 
 class ServerUnreachable(LmtuneError):
     """Nobody answers at the server's address."""
 
     code = "unreachable"
+
+
+class ServerFailed(LmtuneError):
+    """The server failed, or what answered is no lmtune server; the request may be sent again."""
+
+    code = "failed"
 
 
 class StartupError(LmtuneError):

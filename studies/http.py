@@ -14,7 +14,15 @@ from typing import Any, Final, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from studies.errors import InvalidInput, ServerUnreachable, Unauthorized, from_problem
+from studies.errors import (
+    InvalidInput,
+    LmtuneError,
+    ServerFailed,
+    ServerUnreachable,
+    Unauthorized,
+    Unavailable,
+    from_problem,
+)
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _AGAIN: Final = (429, 502, 503, 504)  # a proxy says 502 and 504 while its server is away
@@ -84,10 +92,13 @@ class Http:
         self._http.close()
 
     def request(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        """Returns a successful response; raises the error that a failed one stands for."""
+        """Returns a successful response; raises the error that a failed one stands for.
+
+        `timeout` [s] bounds each wait for the other side: to connect, to send, for an answer.
+        """
         try:
             response = self._http.request(method, path, **kwargs)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise ServerUnreachable(f"no answer from {self.url}: {error}") from error
         self.raise_for(response)
         return response
@@ -103,14 +114,14 @@ class Http:
                 for chunk in response.iter_bytes():
                     digest.update(chunk)
                     file.write(chunk)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise ServerUnreachable(f"no answer from {self.url}: {error}") from error
         return digest.hexdigest()
 
     @staticmethod
     def raise_for(response: httpx.Response) -> None:
         """Raises the error a problem+json answer stands for."""
-        if not response.is_error:
+        if response.is_success:
             return
         try:
             problem = response.json()
@@ -119,7 +130,11 @@ class Http:
         problem = problem if isinstance(problem, dict) else {}
         problem.setdefault("detail", f"HTTP {response.status_code} from {response.url}")
         if response.status_code in _AGAIN:
-            problem["code"] = "unavailable"
+            error = Unavailable(str(problem["detail"]))
+            error.retry_after = retry_after(response)
+            raise error
+        if problem.get("code") in (None, LmtuneError.code):
+            raise ServerFailed(str(problem["detail"]))
         raise from_problem(problem)
 
     def get(self, path: str, model: type[ModelT], **params: Any) -> ModelT:
@@ -127,11 +142,23 @@ class Http:
         said = {name: value for name, value in params.items() if value is not None}
         return model.model_validate(self.request("GET", path, params=said).json())
 
-    def post(
-        self, path: str, body: Any = None, headers: dict[str, str] | None = None
-    ) -> httpx.Response:
+    def post(self, path: str, body: Any = None, **kwargs: Any) -> httpx.Response:
         """Sends JSON; returns the answer."""
         content = (
             body.model_dump(mode="json", by_alias=True) if isinstance(body, BaseModel) else body
         )
-        return self.request("POST", path, json=content, headers=headers)
+        return self.request("POST", path, json=content, **kwargs)
+
+
+def read(response: httpx.Response, model: type[ModelT]) -> ModelT:
+    """Returns the body of a successful answer; raises ServerFailed where it is another's."""
+    try:
+        return model.model_validate_json(response.content)
+    except ValueError as error:
+        raise ServerFailed(f"what answers at {response.url} is no lmtune server") from error
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Returns the least wait that an answer asks for [s]; 0 where it says none, or a date."""
+    said = response.headers.get("Retry-After", "")
+    return float(said) if said.isdecimal() else 0.0

@@ -21,6 +21,7 @@ PROTOCOL: Final = 1  # raised when a worker of the one before could misread an a
 SPOKEN: Final = range(max(1, PROTOCOL - 1), PROTOCOL + 1)  # by a server: its own and the one before
 LEASE_HEADER: Final = "Lmtune-Lease"  # carries the attempt's lease token beside every write
 MAX_ITEMS: Final = 1_000  # reports in one request
+MAX_LOG_BYTES: Final = 65_536  # of an attempt's log in one request
 _NON_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -237,6 +238,7 @@ class Grant(View):
     heartbeat_ms: int
     recipe: Recipe
     resume: Resume | None
+    older: Resume | None = Field(None, description="to fall back on when `resume` is unusable")
     max_step: int
 
 

@@ -1,43 +1,35 @@
 """One granted attempt: the child trains, this side speaks to the server.
 
-Reports go up in order, one at a time, while training goes on; a checkpoint goes up after the
-report before it. What the server wants of the trial comes back with every answer and goes to the
-child. Once the fence refuses us, the trial is dropped.
+Reports go up in order, one call at a time, while training goes on; a checkpoint goes up after the
+reports before it. What the server wants of the trial comes back with every answer and goes to the
+child. Once the fence refuses us, the trial is dropped. While the server is away all of it waits in
+the inbox, and the child trains on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from studies.client import Attempt
-from studies.errors import (
-    Cancelled,
-    Conflict,
-    Finished,
-    LmtuneError,
-    NotFound,
-    Paused,
-    Stopped,
-    Superseded,
-)
+from studies.errors import Conflict, LmtuneError, NotFound
 from studies.trial import Decision, Outcome
 from studies.wire import FinishBody, ReportItem
+from trainer.diary import Diary
+from trainer.heart import FENCED, Heart
 from trainer.inbox import Message
-from trainer.patience import Patience
+from trainer.patience import FAILING_LEASES, Patience
+from trainer.scratch import Scratch
 from trainer.uploads import Uploads
 from trainer.warm import Child
 
 logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
-FENCED: Final = (Superseded, Finished, Stopped, Cancelled, Paused, NotFound)
-_LOOK: Final = 0.2  # how often a waiting attempt looks whether it was dropped [s]
-_JITTER: Final = (0.8, 1.2)  # of the time between heartbeats, see protocol
 _ENDINGS: Final = {
     Decision.STOP: Outcome.PRUNED,
     Decision.CANCEL: Outcome.PRUNED,
@@ -50,18 +42,24 @@ class Dropped(Exception):
 
 
 class AttemptRun:
-    """The state of one attempt on this side; `ask`, `obey` and `drop` may come from any thread."""
+    """The state of one attempt on this side; the public methods but `train` are for any thread."""
 
     def __init__(self, calls: Attempt, child: Child, patience: Patience, code_hash: str) -> None:
         self._calls, self._child, self._patience = calls, child, patience
         self._uploads = Uploads(calls, self._call, code_hash)
-        self.step = calls.grant.resume.step if calls.grant.resume else 0
-        self._reported = 0  # last step whose report this attempt has stored
+        self._diary = Diary(calls)
+        self._starts = [start for start in (calls.grant.resume, calls.grant.older) if start]
+        self._decided = False  # a report's answer has ended the trial: no more are sent
         self._asked: Outcome | None = None
         self._training = False  # whether the child has been told of the trial and is not done
         self._job: dict[str, Any] = {}
         self._dropped: LmtuneError | None = None
         self._lock = threading.Lock()
+
+    @property
+    def step(self) -> int:
+        """The last step that the child told."""
+        return self._child.step
 
     def obey(self, decision: Decision) -> None:
         """Passes a decision of the server's on to the child."""
@@ -80,122 +78,143 @@ class AttemptRun:
         """Gives the trial up: it is no longer ours."""
         self._dropped = self._dropped or error
         self.ask(Outcome.PRUNED)
+        self._child.nudge()
+        self.heard()
 
-    def train(self, fetch_text: Callable[[str], Path], folder: Path) -> None:
+    def heard(self) -> None:
+        """Has a call that waits for the server try again now."""
+        self._patience.retry()
+
+    def train(self, fetch_text: Callable[[str], Path], scratch: Scratch) -> None:
         """Trains the granted trial to its end and settles it with the server.
 
         Args:
             fetch_text: gives the file of an uploaded text by its sha256.
-            folder: for checkpoints; empty, and removed by the caller.
+            scratch: for checkpoints, and reports that wait.
 
         Raises:
             GaveUp: the server has been silent for too long.
         """
-        with Heart(self._calls, self):
+        with Heart(self._calls, self), self._diary:
             try:
-                self._order(fetch_text, folder)
-                self._finish(self._follow())
+                with scratch.attempt() as folder, self._quiet_child():
+                    self._order(fetch_text, folder)
+                    self._finish(self._follow())
             except Dropped:
                 logger.info("the trial is no longer ours: %s", self._dropped)
-                self._abandon()
             except (LmtuneError, OSError) as error:
                 logger.exception("this attempt failed on the supervisor's side")
-                self._abandon()
+                self._diary.send()
                 with contextlib.suppress(LmtuneError):
                     self._calls.finish(self._failed(str(error)))
 
     def _order(self, fetch_text: Callable[[str], Path], folder: Path) -> None:
-        """Has the child train, from the checkpoint where there is one."""
+        """Has the child train, from a checkpoint where there is one."""
         recipe = self._calls.grant.recipe
+        self._child.begin(folder, self._starts[0].step if self._starts else 0)
         text = fetch_text(recipe.data.sha256) if recipe.data.sha256 else None
         self._job = {
             "recipe": recipe.model_dump(mode="json", by_alias=True),
             "text": str(text) if text else None,
             "folder": str(folder),
         }
-        self._start(self._fetch(folder))
+        self._start()
 
-    def _start(self, checkpoint: tuple[str, str] | None) -> None:
+    def _start(self) -> None:
+        """Has the child train from the newest checkpoint that can be had, or anew."""
+        checkpoint = None
+        while self._starts and (checkpoint := self._fetch()) is None:
+            self._pass_over("its blob is gone")
         with self._lock:
             self._child.send("train", start=checkpoint, **self._job)
             self._training = True
             if self._asked is not None:  # before the child could hear it
                 self._child.send("end", outcome=self._asked)
 
-    def _fetch(self, folder: Path) -> tuple[str, str] | None:
-        """Returns the downloaded checkpoint (path, sha256) to go on from; None: from step 0."""
-        resume = self._calls.grant.resume
-        if resume is None:
-            return None
-        target = folder / "start.safetensors"
+    def _fetch(self) -> dict[str, Any] | None:
+        """Returns the first checkpoint, downloaded, or None where the server has it no more."""
+        start = self._starts[0]
+        target = Path(self._job["folder"], f"start-{start.step}.safetensors")
         try:
-            self._patience.call(lambda: self._calls.download(resume.sha256, target))
+            self._patience.call(lambda: self._calls.download(start.sha256, target))
         except NotFound:
-            self._resume_from_start("its blob is gone")
             return None
-        return str(target), resume.sha256
+        return {"path": str(target), "sha256": start.sha256, "step": start.step}
+
+    def _pass_over(self, reason: str) -> None:
+        """Gives up the first checkpoint; the attempt goes on from the one before it, or anew."""
+        bad = self._starts.pop(0)
+        step = self._starts[0].step if self._starts else None
+        logger.warning(
+            "cannot resume from step %s (%s); going on from step %s", bad.step, reason, step or 0
+        )
+        self.obey(self._call(lambda: self._calls.resume(step)).decision)
 
     def _follow(self) -> Message:
         """Handles what the child says until the run is over; returns its last message."""
         handlers: dict[str, Callable[[Message], None]] = {
             "started": self._started,
-            "step": self._stepped,
-            "report": self._report,
+            "reports": self._report,
             "checkpoint": self._keep,
-            "unusable": self._start_anew,
+            "unusable": self._unusable,
         }
         while (handle := handlers.get((message := self._next())["kind"])) is not None:
             handle(message)
+            self._diary.send_at_times()
         self._training = False
         return message  # result, error or died
 
     def _next(self) -> Message:
         """Returns the child's next message; raises Dropped once the trial is not ours."""
-        while self._dropped is None:
-            if (message := self._child.receive(_LOOK)) is not None:
+        while True:
+            message = self._child.receive()
+            if self._dropped is not None:
+                raise Dropped
+            if message is not None and message["kind"] != "nudge":
                 return message
-        raise Dropped
 
     def _call(self, what: Callable[[], ResultT]) -> ResultT:
         """Returns the answer of a fenced call; raises Dropped where the fence refuses."""
         try:
-            return self._patience.call(what)
+            return self._patience.call(what, FAILING_LEASES)
         except FENCED as error:
             self.drop(error)
             raise Dropped from error
 
     def _started(self, message: Message) -> None:
-        self.step = message["step"]
-        environment = message["environment"]
-        self.obey(self._call(lambda: self._calls.heartbeat(self.step, environment)).decision)
-
-    def _stepped(self, message: Message) -> None:
-        self.step = max(self.step, message["step"])
+        step, environment = message["step"], message["environment"]
+        device, precision = environment["device_name"], environment["precision"]
+        logger.info("training on %s in %s, from step %s", device, precision, step)
+        self.obey(self._call(lambda: self._calls.heartbeat(step, environment)).decision)
 
     def _report(self, message: Message) -> None:
-        item = ReportItem.model_validate(message["item"])
-        self.step = max(self.step, item.step)
-        answer = self._call(lambda: self._calls.report([item]))
-        self._reported = item.step
-        self.obey(answer.decision)
+        """Sends reports; none after a decision to end, which leaves the rest of a batch out."""
+        items = [ReportItem.model_validate(item) for item in message["items"]]
+        if not self._decided:
+            answer = self._call(lambda: self._calls.report(items))
+            self._decided = answer.decision is not Decision.CONTINUE
+            self._uploads.reported = answer.accepted_through
+            self.obey(answer.decision)
+            items = [item for item in items if item.step > answer.accepted_through]
+        if items:
+            self._uploads.leave_out(items[0].step)
+        for item in message["items"]:
+            self._diary.write(f"step {item['step']}: {item['metrics']}")
 
     def _keep(self, message: Message) -> None:
-        self.obey(self._uploads.take(message, self._reported))
+        self.obey(self._uploads.take(message))
 
-    def _start_anew(self, message: Message) -> None:
-        self._resume_from_start(message["reason"])
-        self._start(None)
-
-    def _resume_from_start(self, reason: str) -> None:
-        logger.warning("cannot resume (%s); starting from step 0", reason)
-        self._call(lambda: self._calls.resume(None))
-        self.step = self._reported = 0
+    def _unusable(self, message: Message) -> None:
+        self._training = False
+        self._pass_over(message["reason"])
+        self._start()
 
     def _finish(self, end: Message) -> None:
         """Tells the server how the attempt ended."""
         body = self._finish_body(end)
         if body.outcome is Outcome.OK:
             self._uploads.close(body.final_step)
+        self._diary.send()  # the end closes the fence
         try:
             answer = self._call(lambda: self._calls.finish(body))
         except Conflict as error:
@@ -206,47 +225,26 @@ class AttemptRun:
         )
 
     def _finish_body(self, end: Message) -> FinishBody:
-        if end["kind"] == "result":
-            outcome, final_step = Outcome(end["outcome"]), end["final_step"] or self.step
-            return FinishBody(outcome=outcome, final_step=final_step, reason=end["reason"])
-        if trace := end.get("trace"):
-            logger.error("the trial failed:\n%s", trace)
-            with contextlib.suppress(LmtuneError):
-                self._calls.log(trace)
-        return self._failed(end["reason"])
+        if end["kind"] != "result":
+            logger.error("the trial failed: %s", end.get("trace", end["reason"]))
+            return self._failed(end["reason"])
+        first, last = (datetime.fromtimestamp(t, UTC).isoformat() for t in end["trained"])
+        logger.info("trained from %s to %s", first, last)
+        outcome = Outcome(end["outcome"])
+        if outcome is Outcome.OK and self._uploads.left_out:  # it was to end before that
+            outcome = self._asked or outcome
+        final_step = end["final_step"] or self.step
+        return FinishBody(outcome=outcome, final_step=final_step, reason=end["reason"])
 
     def _failed(self, reason: str) -> FinishBody:
         return FinishBody(outcome=Outcome.ERROR, final_step=self.step, reason=reason[:2_000])
 
-    def _abandon(self) -> None:
-        """Returns when the child trains no more."""
-        self.ask(Outcome.PRUNED)
-        if self._training:
-            self._child.settle_down()
-
-
-class Heart:
-    """Renews the lease from a thread of its own, for as long as the attempt lasts."""
-
-    def __init__(self, calls: Attempt, run: AttemptRun) -> None:
-        self._calls, self._run = calls, run
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
-
-    def __enter__(self) -> Heart:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        pause = self._calls.grant.heartbeat_ms / 1_000
-        while not self._stopped.wait(pause * random.uniform(*_JITTER)):  # noqa: S311
-            try:
-                self._run.obey(self._calls.heartbeat(self._run.step).decision)
-            except FENCED as error:
-                self._run.drop(error)
-            except LmtuneError as error:
-                logger.debug("a heartbeat failed: %s", error)  # the next one follows
+    @contextlib.contextmanager
+    def _quiet_child(self) -> Iterator[None]:
+        """Ends when the child trains no more, however the attempt ended."""
+        try:
+            yield
+        finally:
+            if self._training:
+                self.ask(Outcome.PRUNED)
+                self._child.settle_down()

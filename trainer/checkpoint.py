@@ -6,7 +6,6 @@ Nothing is ever unpickled: a checkpoint may come from anywhere.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,36 +31,37 @@ class CheckpointUnusable(LmtuneError):
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """A written checkpoint and the hash that its content must have."""
+    """A written checkpoint: the hash that its content must have, and the step it must be of."""
 
     path: Path
     sha256: str
+    step: int | None = None  # None: any
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> CheckpointFile:
-    """Writes a checkpoint that is whole or absent, whenever the machine stops; returns it.
+    """Writes a checkpoint that is whole or absent, whenever this process stops; returns it.
+
+    It is not synced to the disk, which would stop the training for as long: a worker's files serve
+    that worker only, and the server makes what it is sent durable.
 
     Args:
         path: replaced when it exists.
         tensors: by name, none sharing memory with another; on any device.
         state: JSON values.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it.
     """
     partial = path.with_name(path.name + ".partial")
     metadata = {_KEY: json.dumps({"format": FORMAT, **state})}
-    save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
-    _sync(partial)
-    partial.replace(path)
-    _sync(path.parent)
-    return CheckpointFile(path, file_sha256(path))
-
-
-def _sync(path: Path) -> None:
-    """Returns when a file, or a folder's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
+        partial.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"{path.name} cannot be written: {error}") from error
     finally:
-        os.close(descriptor)
+        partial.unlink(missing_ok=True)
+    return CheckpointFile(path, file_sha256(path))
 
 
 def load(file: CheckpointFile, device: torch.device) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

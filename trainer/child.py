@@ -3,25 +3,28 @@
 Its parent, the supervisor, speaks JSON over a pipe. A crash of a trial ends at most this process.
 
     parent -> child   train: recipe, text, start, folder    end: outcome    quit
-    child -> parent   ready, started, step, report, checkpoint, unusable, result, error
+    child -> parent   ready, started, step, report, checkpoint, unusable, result, error, log
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
+import logging
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Mapping
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 from studies.corpus import load_text
 from studies.errors import InvalidInput
-from studies.recipe import Recipe
+from studies.recipe import DataRecipe, Recipe
 from studies.trial import Outcome
 from studies.wire import ReportItem
 from trainer import device
@@ -29,6 +32,7 @@ from trainer.checkpoint import CheckpointFile, CheckpointUnusable
 from trainer.loop import Write, train
 from trainer.pipe import Pipe
 
+logger = logging.getLogger(__name__)
 STEP_SECONDS: Final = 0.5  # at least so long between two tellings of the step
 
 
@@ -39,6 +43,12 @@ class PipeReporter:
         self._pipe = pipe
         self._ending: Outcome | None = None
         self._told = 0.0  # when the step was last told [monotonic s]
+        self._first = self._last = 0.0  # when the first step began, the last report came [unix s]
+
+    @property
+    def trained(self) -> tuple[float, float]:
+        """When the first step began and the last report was made, if there were any [unix s]."""
+        return self._first, max(self._first, self._last)
 
     def started(self, environment: Mapping[str, Any], step: int) -> None:
         """Tells where the run is built."""
@@ -46,10 +56,12 @@ class PipeReporter:
 
     def report(self, item: ReportItem) -> None:
         """Passes an evaluation on; the parent stores it while training goes on."""
-        self._pipe.send("report", item=item.model_dump(mode="json"))
+        self._last = time.time()
+        self._pipe.send("report", step=item.step, item=item.model_dump(mode="json"))
 
     def ending(self, step: int) -> Outcome | None:
         """Returns what the parent asked for, if anything."""
+        self._first = self._first or time.time()
         now = time.monotonic()
         if now - self._told > STEP_SECONDS:
             self._told = now
@@ -71,17 +83,31 @@ class PipeCheckpoints:
         return self._start
 
     def keep(self, step: int, best: bool, write: Write) -> None:
-        """Writes the state and tells the parent where it lies."""
-        file = write(self._folder / f"step-{step}.safetensors")
+        """Writes the state and tells the parent where it lies; passes it over on a full disk."""
+        try:
+            file = write(self._folder / f"step-{step}.safetensors")
+        except OSError as error:
+            logger.warning("no checkpoint of step %s, training goes on: %s", step, error)
+            return
         self._pipe.send("checkpoint", step=step, path=str(file.path), sha256=file.sha256, best=best)
+
+
+@lru_cache(maxsize=2)
+def _text(data: DataRecipe, upload: str | None) -> str:
+    """Returns the text; remembered, for what an upload's hash names does not change."""
+    return load_text(data, lambda _: Path(upload or ""))
+
+
+def _file(said: Mapping[str, Any]) -> CheckpointFile:
+    return CheckpointFile(Path(said["path"]), said["sha256"], said["step"])
 
 
 def train_one(pipe: Pipe, order: Mapping[str, Any]) -> None:
     """Trains as ordered; how it ended goes to the parent, whatever it was."""
     try:
         recipe = Recipe.model_validate(order["recipe"])
-        start = order["start"] and CheckpointFile(Path(order["start"][0]), order["start"][1])
-        text = load_text(recipe.data, lambda _: Path(order["text"]))
+        start = order["start"] and _file(order["start"])
+        text = _text(recipe.data, order["text"])
         reporter = PipeReporter(pipe)
         result = train(recipe, text, reporter, PipeCheckpoints(pipe, Path(order["folder"]), start))
     except CheckpointUnusable as error:
@@ -92,19 +118,33 @@ def train_one(pipe: Pipe, order: Mapping[str, Any]) -> None:
         reason = str(error) if isinstance(error, InvalidInput) else f"{error!r}"
         pipe.send("error", reason=reason[:2_000], trace=traceback.format_exc()[-20_000:])
     else:
-        pipe.send(
-            "result", outcome=result.outcome, final_step=result.final_step, reason=result.reason
-        )
+        said = {"outcome": result.outcome, "final_step": result.final_step}
+        pipe.send("result", **said, reason=result.reason, trained=reporter.trained)
 
 
 def serve(pipe: Pipe) -> None:
     """Trains what it is told to until it is told to quit; raises EOFError without a parent."""
+    importlib.import_module("torch._dynamo")  # takes seconds, which a first optimizer would take
     gc.freeze()  # what the imports made stays: the collection after each trial passes over it
     pipe.send("ready", device=device.short_name(device.choose_device()))
     while (order := pipe.receive()) is not None and order["kind"] != "quit":
         if order["kind"] == "train":  # an `end` may come too late for its trial
             train_one(pipe, order)
             device.release_memory()  # again: a failed trial's frames held it until here
+            gc.freeze()  # what torch imported meanwhile: a collection over it takes 100 ms
+
+
+class PipeLog(logging.Handler):
+    """Sends log lines and warnings to the parent, which has the server keep them."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Sends a record; a parent that is gone is noticed elsewhere."""
+        with contextlib.suppress(OSError):
+            self._pipe.send("log", level=record.levelno, text=self.format(record)[-20_000:])
 
 
 def _die_first() -> None:
@@ -121,8 +161,11 @@ def main() -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     _die_first()
+    pipe = Pipe(Connection(int(sys.argv[1])))
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[PipeLog(pipe)])
+    logging.captureWarnings(capture=True)
     with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone
-        serve(Pipe(Connection(int(sys.argv[1]))))
+        serve(pipe)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from studies.corpus import split, text_sha256, words
+from studies.corpus import count_splits, split, text_sha256, words
 from studies.recipe import DataRecipe
 
 UNKNOWN: Final = "<unk>"  # WikiText's name, so that its own unknown words are ours
@@ -42,6 +42,12 @@ class Dataset:
         """
         tokens = len(self.validation_N) - 1
         return loss * tokens / (math.log(2) * max(self.validation_bytes, 1))
+
+
+@lru_cache(maxsize=_KEPT)
+def lengths(text: str, data: DataRecipe) -> tuple[int, int]:
+    """Returns the length of the training and of the validation split [tokens]; remembered."""
+    return count_splits(text, data)
 
 
 @lru_cache(maxsize=_KEPT)

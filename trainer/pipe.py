@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -12,10 +13,13 @@ class Pipe:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._sending = threading.Lock()
 
     def send(self, kind: str, **content: Any) -> None:
-        """Sends a message; raises OSError when the other side is gone."""
-        self._connection.send_bytes(json.dumps({"kind": kind, **content}).encode())
+        """Sends a message, from any thread; raises OSError when the other side is gone."""
+        message = json.dumps({"kind": kind, **content}).encode()
+        with self._sending:
+            self._connection.send_bytes(message)
 
     def receive(self, wait: float | None = None) -> dict[str, Any] | None:
         """Returns the next message, or None after `wait` [s]; raises EOFError at the end."""

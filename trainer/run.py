@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from studies.corpus import check_corpus
+from studies.corpus import require_enough
 from studies.errors import OutOfMemory
 from studies.recipe import Recipe
 from studies.wire import ReportItem
 from trainer import checkpoint, device
 from trainer.checkpoint import CheckpointFile, CheckpointUnusable
-from trainer.data import Batches, dataset, draw_seed
+from trainer.data import Batches, dataset, draw_seed, lengths
 from trainer.evaluate import evaluate
 from trainer.meter import Meter, require_sane
 from trainer.models import build_model
@@ -59,7 +59,7 @@ class Run:
     """
 
     def __init__(self, recipe: Recipe, text: str) -> None:
-        check_corpus(text, recipe)
+        require_enough(*lengths(text, recipe.data), recipe)
         train = recipe.train
         self.recipe, self.progress = recipe, Progress()
         self.device = device.choose_device()
@@ -199,6 +199,8 @@ class Run:
             if state.get(what) != value:
                 raise CheckpointUnusable(f"{file.path.name} belongs to another {what}")
         try:
+            if file.step not in (None, state["progress"]["step"]):
+                raise CheckpointUnusable(f"{file.path.name} is of another step")
             self._restore(tensors, state)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointUnusable(f"{file.path.name} does not fit: {error}") from error

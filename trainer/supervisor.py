@@ -9,23 +9,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import random
 import secrets
 import signal
 import socket
-import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
 import studies
 import trainer
 from studies import wire
-from studies.client import WorkerClient
-from studies.errors import LmtuneError
+from studies.client import Claimed, WorkerClient
+from studies.errors import LmtuneError, NotFound, ServerFailed, StaleClaim, StartupError
+from studies.http import home
 from studies.trial import Outcome
 from trainer.attempt import AttemptRun
 from trainer.cache import TextCache
 from trainer.patience import GaveUp, Patience
+from trainer.scratch import Scratch
 from trainer.warm import Child
 
 logger = logging.getLogger(__name__)
@@ -52,11 +55,12 @@ class Supervisor:
 
     def __init__(self, client: WorkerClient, name: str | None) -> None:
         self._client = client
-        self._name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._given_name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._name = self._given_name
         self._code_hash = code_hash()
         self._child = Child()
         self._going = threading.Event()
-        self._patience = Patience(_DEFAULT_LEASE, self._going)
+        self._patience = Patience(_DEFAULT_LEASE)
         self._texts = TextCache(client, self._patience)
         self._run: AttemptRun | None = None
         self._idle = False
@@ -67,20 +71,22 @@ class Supervisor:
         """Works until it is asked to go; returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked)
+        scratch = _make_scratch()
         try:
             self._child.start()
             self._register()
             while not self._going.is_set():
                 self._child.start()
-                self._work()
+                self._work(scratch)
             self._goodbye()
         except _AskedToGo:
             logger.info("asked to go before it was known to the server")
-        except GaveUp as error:
+        except (GaveUp, ServerFailed) as error:
             logger.error("giving up: %s", error)
             return 1
         finally:
             self._child.close()
+            scratch.close()
         return 0
 
     def _goodbye(self) -> None:
@@ -96,12 +102,15 @@ class Supervisor:
             self._child.kill()
             os._exit(128 + number)
         self._going.set()
-        if self._run is not None:
-            # In a thread: this one may hold, just now, a lock that the call needs.
-            ask = threading.Thread(target=self._run.ask, args=(Outcome.PREEMPTED,), name="asked")
-            ask.start()
-        elif self._idle:
+        # In a thread: this one may hold, just now, a lock that the calls need.
+        threading.Thread(target=self._hasten, args=(self._run,), name="asked").start()
+        if self._run is None and self._idle:
             raise _AskedToGo
+
+    def _hasten(self, run: AttemptRun | None) -> None:
+        self._patience.hurry()
+        if run is not None:
+            run.ask(Outcome.PREEMPTED)
 
     def _register(self) -> None:
         body = wire.RegisterBody(
@@ -119,12 +128,28 @@ class Supervisor:
         self._patience.lease = known.lease_ms / 1_000
         logger.info("worker %s on %s is ready", self._name, self._child.device)
 
-    def _work(self) -> None:
+    def _register_anew(self, name: str, reason: str) -> None:
+        """Becomes another worker to the server."""
+        logger.warning("%s; registering anew as %s", reason, name)
+        self._name, self._seq = name, 0
+        self._register()
+
+    def _work(self, scratch: Scratch) -> None:
         """Claims one trial and sees it to its end; nothing to do is no error."""
         token = secrets.token_hex(16)
-        grant = self._claim(token)
-        if grant is None:
+        try:
+            claimed = self._claim(token)
+        except StaleClaim:
+            own = f"{self._given_name}-{secrets.token_hex(4)}"
+            self._register_anew(own, f"a worker named {self._name} claims, or did before this one")
             return
+        except NotFound:
+            self._register_anew(self._name, "the server knows this worker no more")
+            return
+        if claimed.grant is None:
+            self._rest(claimed.retry_after)
+            return
+        grant = claimed.grant
         logger.info(
             "trial %s of %s, attempt %s%s",
             grant.number,
@@ -137,13 +162,23 @@ class Supervisor:
         if self._going.is_set():  # asked while the grant was on its way
             self._run.ask(Outcome.PREEMPTED)
         try:
-            with tempfile.TemporaryDirectory(prefix="lmtune-") as folder:
-                self._run.train(self._texts.fetch, Path(folder))
+            self._run.train(self._texts.fetch, scratch)
         finally:
             self._run = None
 
-    def _claim(self, token: str) -> wire.Grant | None:
-        """Returns a grant or None; when asked to go meanwhile, what was granted already."""
+    def _rest(self, seconds: float) -> None:
+        """Waits at least so long, unless it is asked to go."""
+        try:
+            self._idle = True
+            if not self._going.is_set():
+                time.sleep(seconds * random.uniform(1, 2))  # noqa: S311 - not a secret
+        except _AskedToGo:
+            pass
+        finally:
+            self._idle = False
+
+    def _claim(self, token: str) -> Claimed:
+        """Returns what is granted; when asked to go meanwhile, what was granted already."""
         self._seq += 1
         body = wire.ClaimBody(
             seq=self._seq,
@@ -155,15 +190,23 @@ class Supervisor:
         try:
             self._idle = True
             if self._going.is_set():  # asked just before: nothing interrupts the wait
-                return None
-            grant = self._patience.call(lambda: self._client.claim(self._worker_id, body))
+                return Claimed(None)
+            claimed = self._patience.call(lambda: self._client.claim(self._worker_id, body))
             self._idle = False
         except _AskedToGo:
             again = body.model_copy(update={"wait_ms": 0})
-            grant = self._patience.call(lambda: self._client.claim(self._worker_id, again))
+            claimed = self._patience.call(lambda: self._client.claim(self._worker_id, again))
         finally:
             self._idle = False
-        return grant
+        return claimed
+
+
+def _make_scratch() -> Scratch:
+    try:
+        return Scratch(home() / "work")
+    except OSError as error:
+        reason = f"{error.filename or home()}: {error.strerror}"
+        raise StartupError(f"cannot write in {reason}; set LMTUNE_HOME") from None
 
 
 def work(url: str | None, token: str | None, name: str | None) -> int:

@@ -24,17 +24,21 @@ class Uploads:
     def __init__(self, calls: Attempt, call: Call, code_hash: str) -> None:
         """`call` makes a fenced call for as long as the server does not answer."""
         self._calls, self._call, self._code_hash = calls, call, code_hash
+        self.reported = 0  # the last step whose report of this attempt the server has
+        self.left_out: int | None = None  # step of the first report that it did not take
         self._best: Message | None = None
         self._newest = 0  # step of the pointer that the server took last
 
-    def take(self, message: Message, reported: int) -> Decision:
-        """Uploads a checkpoint and returns the server's decision.
+    def leave_out(self, step: int) -> None:
+        """A report was not taken: no checkpoint from its step on may be resumed from."""
+        self.left_out = self.left_out or step
 
-        Args:
-            message: the child's: step, path, sha256, best.
-            reported: the last step whose report the server has.
-        """
-        decision = self._upload(message, reported)
+    def take(self, message: Message) -> Decision:
+        """Uploads a checkpoint (step, path, sha256, best); returns the server's decision."""
+        if self.left_out is not None and message["step"] >= self.left_out:
+            Path(message["path"]).unlink(missing_ok=True)
+            return Decision.CONTINUE
+        decision = self._upload(message)
         done: Message | None = message
         if message["best"]:
             done, self._best = self._best, message
@@ -46,9 +50,9 @@ class Uploads:
         """Makes the checkpoint of the final step the newest: the one that is kept."""
         best = self._best
         if best is not None and best["step"] == final_step != self._newest:
-            self._upload(best, final_step)
+            self._upload(best)
 
-    def _upload(self, message: Message, reported: int) -> Decision:
+    def _upload(self, message: Message) -> Decision:
         """Uploads the file, then points at it; a failing server does not end the trial."""
         path, step = Path(message["path"]), message["step"]
         body = CheckpointBody(
@@ -56,7 +60,7 @@ class Uploads:
             sha256=message["sha256"],
             bytes=path.stat().st_size,
             code_hash=self._code_hash,
-            last_report_step=min(reported, step),
+            last_report_step=min(self.reported, step),
         )
 
         def upload_and_point() -> Decision:
@@ -68,7 +72,7 @@ class Uploads:
                 decision = self._call(upload_and_point)
             except BlobMissing:
                 continue
-            except LmtuneError as error:
+            except (LmtuneError, OSError) as error:
                 logger.warning("checkpoint of step %s was not kept: %s", step, error)
                 return Decision.CONTINUE
             self._newest = step

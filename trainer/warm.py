@@ -10,13 +10,16 @@ import sys
 import threading
 import time
 from multiprocessing import Pipe as make_pipe
+from pathlib import Path
 from typing import Any, Final
 
 from studies.errors import StartupError
 from trainer.inbox import Inbox, Message
 from trainer.pipe import Pipe
+from trainer.spool import Spool
 
 logger = logging.getLogger(__name__)
+child_logger = logging.getLogger("trainer.child")
 START_SECONDS: Final = 300.0  # to import torch on a cold, busy disk; assumption
 END_SECONDS: Final = 60.0  # for a child that was told to end a trial
 
@@ -29,7 +32,11 @@ class Child:
         self._inbox = Inbox()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Pipe | None = None
-        self._sending = threading.Lock()
+
+    @property
+    def step(self) -> int:
+        """The last step that the child told of the trial that it trains."""
+        return self._inbox.step
 
     def start(self) -> None:
         """Starts the process unless it lives; returns when it is ready.
@@ -59,13 +66,21 @@ class Child:
 
     def send(self, kind: str, **content: Any) -> None:
         """Sends a message; one to a dead child is lost, and `died` follows. From any thread."""
-        with self._sending, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             if self._pipe is not None:
                 self._pipe.send(kind, **content)
 
-    def receive(self, wait: float) -> Message | None:
-        """Returns the child's next message, or None after `wait` [s]."""
+    def begin(self, folder: Path, step: int) -> None:
+        """What comes now is of a new trial, from a step; its reports wait in the folder."""
+        self._inbox.begin(Spool(folder / "reports.jsonl"), step)
+
+    def receive(self, wait: float | None = None) -> Message | None:
+        """Returns the child's next message, or None after `wait` [s]; None: waits for one."""
         return self._inbox.get(wait)
+
+    def nudge(self) -> None:
+        """Has who waits for a message look up: it gets one of kind `nudge`. From any thread."""
+        self._inbox.put({"kind": "nudge"})
 
     def settle_down(self) -> None:
         """Waits for the end of a trial that was dropped; a child that does not end is killed."""
@@ -97,7 +112,9 @@ class Child:
         try:
             while True:
                 message = pipe.receive()
-                if message is not None:
+                if message is not None and message["kind"] == "log":
+                    child_logger.log(message["level"], message["text"])
+                elif message is not None:
                     inbox.put(message)
         except (EOFError, OSError):
             inbox.put({"kind": "died", "reason": self._last_words()})

@@ -209,6 +209,7 @@ def visible_end(tx: Tx, trial_id: int) -> dict[str, Any]:
 
 def _grant_body(tx: Tx, ctx: Context, study: Row, trial: Row) -> Grant:
     start = attempts.newest_checkpoint(tx.conn, trial.id)
+    older = start and attempts.newest_checkpoint(tx.conn, trial.id, below=start.step)
     lease_ms, heartbeat_ms = _times(ctx)
     return Grant(
         trial_id=trial.id,
@@ -218,9 +219,14 @@ def _grant_body(tx: Tx, ctx: Context, study: Row, trial: Row) -> Grant:
         lease_ms=lease_ms,
         heartbeat_ms=heartbeat_ms,
         recipe=ctx.studies.spec(study).recipe(trial.params, trial.number),
-        resume=start and Resume(**{name: getattr(start, name) for name in Resume.model_fields}),
+        resume=start and _resume(start),
+        older=older and _resume(older),
         max_step=trial.max_step,
     )
+
+
+def _resume(pointer: Row) -> Resume:
+    return Resume(**{name: getattr(pointer, name) for name in Resume.model_fields})
 
 
 def _times(ctx: Context) -> tuple[int, int]:

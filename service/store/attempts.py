@@ -101,8 +101,8 @@ def add_checkpoint(tx: Tx, **values: Any) -> None:
     tx.conn.execute(insert_once(tx, checkpoints).values(created_at=tx.now, **values))
 
 
-def newest_checkpoint(conn: Connection, trial_id: int) -> Row | None:
-    """Returns the good pointer at the highest step whose blob is there."""
+def newest_checkpoint(conn: Connection, trial_id: int, below: int | None = None) -> Row | None:
+    """Returns the good pointer at the highest step (below one) whose blob is there."""
     return conn.execute(
         sa.select(checkpoints)
         .join(blobs, blobs.c.sha256 == checkpoints.c.sha256)
@@ -110,6 +110,7 @@ def newest_checkpoint(conn: Connection, trial_id: int) -> Row | None:
             checkpoints.c.trial_id == trial_id,
             checkpoints.c.bad.is_(False),
             blobs.c.state == "live",
+            sa.true() if below is None else checkpoints.c.step < below,
         )
         .order_by(checkpoints.c.step.desc(), checkpoints.c.attempt.desc())
         .limit(1)

@@ -129,8 +129,7 @@ def test_a_power_cut_costs_nothing(make_server, make_worker, tmp_path, undisturb
     tiny.create(server, tmp_path)
     worker = make_worker(server)
     halfway(server)
-    for process in [psutil.Process(worker.pid), *descendants(worker.pid)]:
-        process.kill()
+    worker.kill_tree()
     server.kill()
     server.start()
     make_worker(server)

@@ -67,7 +67,7 @@ class Caller:
         body = wire.ClaimBody(
             seq=self.seq, lease_token=token, protocol=1, code_hash="c", wait_ms=wait_ms
         )
-        grant = self.client.claim(self.known.worker_id, body)
+        grant = self.client.claim(self.known.worker_id, body).grant
         return grant and self.client.attempt(grant, token)
 
 

@@ -197,6 +197,22 @@ def test_a_checkpoint_that_cannot_be_used_is_marked_and_its_reports_hidden(world
     assert resume_step(world) == 10
 
 
+def test_a_grant_names_the_good_checkpoint_before_the_newest_too(small_world: World) -> None:
+    small_world.open()
+    held = small_world.worker().claim()
+    held.report((10, 3.0), (20, 2.0))
+    held.checkpoint(10)
+    assert (resumed(small_world).grant.older) is None
+    again = resumed(small_world)
+    again.report((20, 2.0))
+    again.checkpoint(20)
+    third = resumed(small_world)
+    assert [third.grant.resume.step, third.grant.older.step] == [20, 10]
+    third.resume(10)
+    last = resumed(small_world).grant
+    assert (last.resume.step, last.older) == (10, None)
+
+
 def test_resuming_from_nothing_hides_everything(world: World) -> None:
     world.open()
     held = world.worker().claim()

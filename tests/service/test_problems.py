@@ -78,7 +78,7 @@ def test_what_went_wrong_is_said(live: Live, method, path, status, code, says) -
 
 def test_every_error_of_the_tree_has_a_status() -> None:
     statuses = {code: status_of(error("x")) for code, error in errors.BY_CODE.items() if error}
-    inner = {"internal", "startup", "trial", "diverged", "oom", "unreachable"}
+    inner = {"internal", "startup", "trial", "diverged", "oom", "unreachable", "failed"}
     assert {code for code, status in statuses.items() if status == 500} == inner
     assert statuses["superseded"] == statuses["duplicate_name"] == 409
 

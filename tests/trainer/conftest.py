@@ -1,15 +1,23 @@
 """A small text, small recipes, and doubles of the loop's two interfaces."""
 
 import gc
+import os
 import random
 from pathlib import Path
 
 import pytest
 import torch
 
+from studies.corpus import text_sha256
 from studies.recipe import Recipe
+from trainer.attempt import AttemptRun
 from trainer.checkpoint import CheckpointFile
 from trainer.loop import NullCheckpoints, NullReporter, train
+from trainer.patience import Patience
+from trainer.scratch import Scratch
+from trainer.warm import Child
+
+from .fake_server import LEASE_MS, FakeServer
 
 torch.set_num_threads(1)  # the models are tiny, and others share the cores
 gc.freeze()  # a run ends with a collection, which need not look at what was imported
@@ -97,3 +105,65 @@ def fit(text, tmp_path):
         return train(recipe, text, recorder, folder), recorder, folder
 
     return run
+
+
+# ---------------------------------------------------------------- one attempt
+
+
+@pytest.fixture(scope="module")
+def child():
+    """One warm child for all these tests: what one leaves behind the next would feel."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    child = Child()
+    child.start()
+    yield child
+    child.close()
+    os.environ.pop("OMP_NUM_THREADS")
+    if before is not None:
+        os.environ["OMP_NUM_THREADS"] = before
+
+
+@pytest.fixture
+def server():
+    return FakeServer()
+
+
+@pytest.fixture
+def recipe(tiny, text):
+    """Returns a function that makes a tiny recipe on the uploaded text."""
+    return lambda **knobs: tiny(builtin=None, sha256=text_sha256(text), **knobs)
+
+
+@pytest.fixture
+def run(server, child, text, tmp_path):
+    """Returns a function that grants a trial and trains it; gives its last finish, if any."""
+
+    path = tmp_path / "text"
+    path.write_text(text)
+    scratch = Scratch(tmp_path / "work")
+
+    def run(trial, before=lambda attempt: None, fetch=None):
+        child.start()
+        calls = server.client().attempt(server.grant(trial), "f" * 32)
+        patience = Patience(LEASE_MS / 1_000)
+        attempt = AttemptRun(calls, child, patience, "c" * 64)
+        before(attempt)
+        attempt.train(fetch or (lambda _: path), scratch)
+        return trial.finishes[-1] if trial.finishes else None
+
+    yield run
+    scratch.close()
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.fixture
+def expected(text):
+    """Returns a function that trains undisturbed, in this process."""
+
+    def numerics(recipe):
+        recorder = Recorder()
+        train(recipe, text, recorder)
+        return recorder.numerics()
+
+    return numerics

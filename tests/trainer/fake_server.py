@@ -31,6 +31,7 @@ class Trial:
     environment: dict | None = None
     resumed: list[int | None] = field(default_factory=list)
     log: str = ""
+    batches: list[int] = field(default_factory=list)  # reports in each call
     steps: list[int] = field(default_factory=list)  # told by heartbeats
     decide: dict[int, str] = field(default_factory=dict)  # step of a report -> its decision
     desired: str = "continue"  # what heartbeats answer
@@ -51,6 +52,9 @@ class FakeServer:
         self.order: list[str] = []  # verbs in the order in which they were answered
         self.registered: list[wire.RegisterBody] = []
         self.gone = False
+        self.claims = self.seq = 0  # how many came; the newest number
+        self.forget = 0  # claims that are answered as those of a worker nobody knows
+        self.retry_after = 0  # said when there is nothing to do [s]
         self.idle = threading.Event()  # a claim found nothing
         self._lock = threading.RLock()
 
@@ -66,7 +70,9 @@ class FakeServer:
     def grant(self, trial: Trial, token: str = "f" * 32) -> wire.Grant:
         """Grants the trial, as a claim does."""
         trial.attempt, trial.lease_token, trial.open = trial.attempt + 1, token, True
-        newest = trial.checkpoints[-1] if trial.checkpoints else None
+        newest, older = [*reversed(trial.checkpoints), None, None][:2]
+        visible = newest.step if newest else 0
+        trial.reports = {s: item for s, item in trial.reports.items() if s <= visible}
         return wire.Grant(
             trial_id=self.trials.index(trial),
             study="s",
@@ -76,6 +82,7 @@ class FakeServer:
             heartbeat_ms=LEASE_MS // 20,
             recipe=trial.recipe,
             resume=newest and wire.Resume(step=newest.step, sha256=newest.sha256, bytes=1),
+            older=older and wire.Resume(step=older.step, sha256=older.sha256, bytes=1),
             max_step=trial.recipe.train.steps,
         )
 
@@ -96,16 +103,31 @@ class FakeServer:
         if request.method == "DELETE":
             self.gone = True
             return httpx.Response(204)
-        self.registered.append(wire.RegisterBody.model_validate_json(body))
+        return self._register(wire.RegisterBody.model_validate_json(body))
+
+    def _register(self, body: wire.RegisterBody) -> httpx.Response:
+        if refusal := self.refusals.pop("register", None):
+            return _problem(*refusal)
+        if body.name not in {known.name for known in self.registered}:
+            self.seq = 0
+        self.registered.append(body)
         return _json(wire.Registered(worker_id=1, lease_ms=LEASE_MS, heartbeat_ms=LEASE_MS // 20))
 
     def _claim(self, body: wire.ClaimBody) -> httpx.Response:
+        if refusal := self.refusals.pop("claim", None):
+            return _problem(*refusal)
+        if self.forget:
+            self.forget -= 1
+            return _problem(404, "not_found")
+        if body.seq < self.seq:
+            return _problem(409, "stale_claim")
+        self.seq, self.claims = body.seq, self.claims + 1
         for trial in self.trials:
             if not trial.open and not trial.finishes:
                 return _json(self.grant(trial, body.lease_token))
         self.idle.set()
         time.sleep(min(body.wait_ms, 200) / 1_000)
-        return httpx.Response(204)
+        return httpx.Response(204, headers={"Retry-After": str(self.retry_after)})
 
     def _content(self, method: str, path: str, body: bytes) -> httpx.Response:
         sha256 = path.rsplit("/", 1)[1]
@@ -136,10 +158,14 @@ class FakeServer:
         return _json(wire.DecisionView(decision=trial.desired))
 
     def _reports(self, trial: Trial, body: bytes) -> httpx.Response:
-        (item,) = wire.ReportBody.model_validate_json(body).items
-        assert item.step > max(trial.reports, default=0), "steps rise"
-        trial.reports[item.step] = item
-        decision = trial.decide.get(item.step, trial.desired)
+        items = wire.ReportBody.model_validate_json(body).items
+        trial.batches.append(len(items))
+        for item in items:
+            assert item.step > max(trial.reports, default=0), "steps rise"
+            trial.reports[item.step] = item
+            decision = trial.decide.get(item.step, trial.desired)
+            if decision != "continue":
+                break
         return _json(wire.ReportAnswer(accepted_through=item.step, decision=decision))
 
     def _checkpoints(self, trial: Trial, body: bytes) -> httpx.Response:
@@ -155,8 +181,10 @@ class FakeServer:
         return _json(wire.DecisionView(decision=trial.desired))
 
     def _resume(self, trial: Trial, body: bytes) -> httpx.Response:
-        trial.resumed.append(wire.ResumeBody.model_validate_json(body).step)
-        trial.reports.clear()
+        step = wire.ResumeBody.model_validate_json(body).step
+        trial.resumed.append(step)
+        trial.checkpoints = [c for c in trial.checkpoints if c.step <= (step or 0)]
+        trial.reports = {s: item for s, item in trial.reports.items() if s <= (step or 0)}
         return _json(wire.DecisionView(decision="continue"))
 
     def _log(self, trial: Trial, body: bytes) -> httpx.Response:
@@ -175,4 +203,4 @@ def _json(body: wire.View) -> httpx.Response:
 
 def _problem(status: int, code: str) -> httpx.Response:
     content = json.dumps({"code": code, "detail": f"the server says {code}"})
-    return httpx.Response(status, content=content)
+    return httpx.Response(status, content=content if code else "a proxy says no")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +12,9 @@ import time
 import pytest
 
 from studies.corpus import text_sha256
-from studies.errors import LmtuneError, NotFound, ServerUnreachable
-from trainer import patience as module
+from studies.errors import LmtuneError, NotFound
 from trainer.cache import TextCache
-from trainer.inbox import Inbox
-from trainer.patience import GaveUp, Patience
+from trainer.patience import Patience
 from trainer.supervisor import Supervisor
 
 from .fake_server import FakeServer
@@ -38,13 +37,14 @@ def recipe(tiny, text):
     return lambda **knobs: tiny(builtin=None, sha256=text_sha256(text), **knobs)
 
 
-def when(ready, number=signal.SIGTERM):
-    """Sends this process a signal once `ready()` holds."""
+def when(ready, number=signal.SIGTERM, after=0.0):
+    """Sends this process a signal some time after `ready()` holds."""
 
     def watch():
         end = time.monotonic() + 60
         while not ready() and time.monotonic() < end:
             time.sleep(0.05)
+        time.sleep(after)
         os.kill(os.getpid(), number)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -76,33 +76,51 @@ def test_sigterm_checkpoints_and_releases_the_trial(server, recipe):
     assert server.gone
 
 
+def test_a_second_life_of_a_name_is_another_worker(server, recipe, caplog):
+    for life in ("first", "second"):
+        trial = server.add(recipe())
+        server.idle.clear()
+        when(server.idle.is_set)
+        assert Supervisor(server.client(), "w").serve() == 0
+        assert trial.finishes[0].outcome == "ok", life
+    names = [body.name for body in server.registered]
+    assert names[:2] == ["w", "w"]
+    assert re.fullmatch("w-[0-9a-f]{8}", names[2])
+    assert f"registering anew as {names[2]}" in caplog.text
+
+
+def test_a_server_that_fails_at_first_or_forgets_ends_no_worker(server, recipe):
+    trial = server.add(recipe())
+    server.refusals |= {"register": (500, "internal"), "claim": (404, "")}
+    server.forget = 1
+    when(server.idle.is_set)
+    assert Supervisor(server.client(), "w").serve() == 0
+    assert trial.finishes[0].outcome == "ok"
+    assert server.refusals == {}
+    assert [body.name for body in server.registered] == ["w", "w"]
+
+
+def test_nothing_to_do_is_not_asked_for_again_before_its_time(server):
+    server.retry_after = 2
+    when(server.idle.is_set, after=1.5)
+    assert Supervisor(server.client(), "w").serve() == 0
+    assert server.claims == 1
+
+
+def test_what_a_killed_worker_has_left_is_removed(server, home):
+    left = home / "work" / "123-dead"
+    left.mkdir(parents=True)
+    (left / "reports.jsonl").write_text("{}")
+    when(server.idle.is_set)
+    assert Supervisor(server.client(), "w").serve() == 0
+    assert list((home / "work").iterdir()) == []
+
+
 # ---------------------------------------------------------------- parts
 
 
-def checkpoint(path, best=False):
-    path.write_bytes(b"x")
-    return {"kind": "checkpoint", "path": str(path), "best": best}
-
-
-def test_an_overtaken_checkpoint_is_dropped_with_its_file(tmp_path):
-    inbox = Inbox()
-    inbox.put(checkpoint(tmp_path / "1"))
-    inbox.put({"kind": "report"})
-    inbox.put(checkpoint(tmp_path / "2"))
-    assert [inbox.get(0)["kind"], inbox.get(0)["path"]] == ["report", str(tmp_path / "2")]
-    assert inbox.get(0) is None
-    assert [p.name for p in tmp_path.iterdir()] == ["2"]
-
-
-def test_the_best_checkpoint_gives_way_to_a_better_one_only(tmp_path):
-    inbox = Inbox()
-    for name, best in (("1", True), ("2", True), ("3", False), ("4", False)):
-        inbox.put(checkpoint(tmp_path / name, best))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "4"]
-
-
 def test_a_text_is_fetched_once_and_again_when_its_file_is_damaged(server, text, home):
-    cache = TextCache(server.client(), Patience(1.0, threading.Event()))
+    cache = TextCache(server.client(), Patience(1.0))
     path = cache.fetch(text_sha256(text))
     assert path.read_text() == text
     path.write_text("damaged")
@@ -113,46 +131,12 @@ def test_a_text_is_fetched_once_and_again_when_its_file_is_damaged(server, text,
 
 def test_another_text_than_asked_for_is_not_kept(server, home):
     server.texts["0" * 64] = b"something else"
-    cache = TextCache(server.client(), Patience(1.0, threading.Event()))
+    cache = TextCache(server.client(), Patience(1.0))
     with pytest.raises(LmtuneError, match="another text"):
         cache.fetch("0" * 64)
     with pytest.raises(NotFound):
         cache.fetch("1" * 64)
     assert list((home / "cache" / "data").glob("0*")) == []
-
-
-def test_patience_waits_longer_each_time_and_ends(monkeypatch):
-    waits, now = [], [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(module.random, "uniform", lambda low, high: high)
-
-    def sleep(seconds):
-        waits.append(seconds)
-        now[0] += seconds
-
-    monkeypatch.setattr(module.time, "sleep", sleep)
-
-    def away():
-        raise ServerUnreachable("no answer")
-
-    with pytest.raises(GaveUp, match="no answer"):
-        Patience(60.0, threading.Event()).call(away)
-    assert waits[:7] == [1, 2, 4, 8, 16, 32, 60]
-    assert now[0] == pytest.approx(1_800, abs=60)
-
-
-def test_patience_is_short_once_asked_to_go(monkeypatch):
-    hurry = threading.Event()
-    hurry.set()
-    monkeypatch.setattr(module, "LEASES", 1_000)
-
-    def away():
-        raise ServerUnreachable("no answer")
-
-    start = time.monotonic()
-    with pytest.raises(GaveUp):
-        Patience(0.2, hurry).call(away)
-    assert time.monotonic() - start < 2
 
 
 # ---------------------------------------------------------------- the command
