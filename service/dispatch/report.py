@@ -255,7 +255,7 @@ def _decide(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> Dec
     decision = schedulers.decide(spec.scheduler, judged)
     if decision is not Decision.CONTINUE:
         wanted = {"desired": Desired(decision), "desired_t": tx.t}
-        by = "scheduler" if decision is Decision.PAUSE else None
+        by = "scheduler" if decision is Decision.PAUSE else trial.paused_by
         reason = f"{spec.scheduler.kind} at step {step}"
         trials.update(tx, trial.id, **wanted, paused_by=by, reason=reason)
     elif spec.scheduler.promotes:
@@ -280,18 +280,12 @@ def _judged(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> sch
     )
 
 
-def _pause_asked(trial: Row) -> bool:
-    """True when this attempt was told to pause, also where it was resumed or stopped since."""
-    resumed = trial.desired == Desired.RUN and trial.desired_t is not None
-    return resumed or trial.desired == Desired.PAUSE or trial.paused_by is not None
-
-
 def _check_finish(tx: Tx, trial: Row, body: wire.FinishBody) -> None:
     if body.outcome is Outcome.LOST:
         raise InvalidInput.of("outcome", "only the server can say that a worker is lost")
     if body.outcome is Outcome.PRUNED and trial.desired not in (Desired.STOP, Desired.CANCEL):
         raise InvalidInput.of("outcome", "nobody asked this trial to stop")
-    if body.outcome is Outcome.PAUSED and not _pause_asked(trial):
+    if body.outcome is Outcome.PAUSED and trial.paused_by is None:
         raise InvalidInput.of("outcome", "nobody asked this trial to pause")
     if body.outcome is not Outcome.OK:
         return

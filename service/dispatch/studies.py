@@ -79,9 +79,9 @@ def resume(tx: Tx, ctx: Context, name: str) -> Row:
         raise Conflict(f"study {name} is {study.state}; only a PAUSED study can be resumed")
     for trial in trials.in_state(tx.conn, study.id, TrialState.RUNNING, TrialState.PAUSED):
         if trial.paused_by == "study" and trial.desired == Desired.PAUSE:
-            _desire(tx, trial, Desired.RUN, paused_by=None)
+            _desire(tx, trial, Desired.RUN)  # a running worker may still answer the pause
             if trial.state == TrialState.PAUSED:
-                move(tx, trial, TrialState.WAITING)
+                move(tx, trial, TrialState.WAITING, paused_by=None)
     row = _to(tx, study, StudyState.RUNNING, reason=None, error=None)
     tx.on_commit(ctx.wake)
     return advance(tx, ctx, row)

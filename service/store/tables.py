@@ -54,7 +54,7 @@ trials = Table(
     Column("desired", String(8), nullable=False, default="run"),
     Column("desired_t", Float),  # when it last changed; null: never
     Column("reason", Text),
-    Column("paused_by", String(16)),  # study, scheduler
+    Column("paused_by", String(16)),  # study, scheduler; of a RUNNING trial: who asked it to pause
     Column("promoted_step", Integer, nullable=False, default=0),  # rung it was promoted from last
     Column("params", JSON, nullable=False),
     Column("step", Integer, nullable=False, default=0),  # last visible step

@@ -101,13 +101,23 @@ def test_paused_is_refused_where_only_a_stop_was_asked_for(world: World) -> None
     assert held.finish("pruned", 10) == "PRUNED"
 
 
-@pytest.mark.parametrize(("then", "state"), [("resume", "WAITING"), ("stop", "PRUNED")])
+@pytest.mark.parametrize(
+    ("then", "state"),
+    [
+        (["resume"], "WAITING"),
+        (["stop"], "PRUNED"),
+        (["resume", "stop"], "PRUNED"),
+        (["resume", "pause"], "PAUSED"),
+        (["resume", "pause", "resume"], "WAITING"),
+    ],
+)
 def test_a_pause_that_was_asked_for_may_come_late(world: World, then, state) -> None:
     world.open()
     held = world.worker().claim()
     held.report((10, 2.0))
     world.pause()
-    getattr(world, then)()
+    for act in then:
+        getattr(world, act)()
     assert held.finish("paused", 10) == state
 
 
