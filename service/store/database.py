@@ -10,7 +10,6 @@ must keep everything it changes in the transaction (`Tx.on_rollback` is for what
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
@@ -21,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 
 from service.store import files
 from service.store.commits import GroupCommit, OneByOne
+from service.store.driver import JOURNAL, driver
 from service.store.tx import Repeat as Repeat
 from service.store.tx import Tx as Tx
 from service.store.tx import first_line, translated
@@ -32,7 +32,6 @@ Row = sa.Row[Any]
 Connection = sa.Connection
 THREADS: Final = 4  # that write to Postgres; assumption
 _BUSY_MS: Final = 10_000  # how long SQLite waits for a foreign reader [ms]
-_WAL_FIXED: Final = {(3, 44): 6, (3, 50): 7}  # backports of 3.51.3's fix of the WAL-reset bug
 
 
 class Database:
@@ -70,7 +69,7 @@ class Database:
     @property
     def kind(self) -> str:
         """What keeps the rows, for the log; SQLite's version decides on the journal."""
-        version = f"SQLite {sqlite3.sqlite_version}, journal {_JOURNAL}"
+        version = f"SQLite {driver.sqlite_version}, journal {JOURNAL}"
         return version if self.sqlite else "PostgreSQL"
 
     def _engines(self) -> tuple[sa.Engine, sa.Engine]:
@@ -79,7 +78,8 @@ class Database:
                 engine = sa.create_engine(self.url, pool_pre_ping=True, pool_size=THREADS + 8)
                 snapshot = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
                 return engine.execution_options(**snapshot), engine
-            reader, writer = sa.create_engine(self.url), sa.create_engine(self.url, pool_size=1)
+            reader = sa.create_engine(self.url, module=driver)
+            writer = sa.create_engine(self.url, module=driver, pool_size=1)
         except (ImportError, sa.exc.ArgumentError) as error:
             raise StartupError(f"the database driver is missing: {error}") from None
         _configure_sqlite(reader, "BEGIN", query_only=True)
@@ -121,15 +121,6 @@ class Database:
         self.writer.dispose()
 
 
-def wal_is_safe(version: tuple[int, int, int]) -> bool:
-    """True for a SQLite library without the WAL-reset bug (fixed in 3.51.3 and backports)."""
-    backport = _WAL_FIXED.get(version[:2])
-    return version >= (3, 51, 3) or (backport is not None and version[2] >= backport)
-
-
-_JOURNAL: Final = "WAL" if wal_is_safe(sqlite3.sqlite_version_info) else "PERSIST"
-
-
 def _configure_sqlite(engine: sa.Engine, begin: str, *, query_only: bool) -> None:
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
@@ -137,7 +128,7 @@ def _configure_sqlite(engine: sa.Engine, begin: str, *, query_only: bool) -> Non
         if query_only:
             connection.execute("PRAGMA query_only = ON")
         else:
-            connection.execute(f"PRAGMA journal_mode = {_JOURNAL}")
+            connection.execute(f"PRAGMA journal_mode = {JOURNAL}")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
 

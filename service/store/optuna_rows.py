@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from sqlalchemy.orm import Session
 
+from service.store.driver import driver
 from studies.errors import Conflict, DuplicateName, StartupError
 from studies.trial import TrialState
 
@@ -45,10 +46,16 @@ STATES: Final[Mapping[TrialState, OptunaState]] = {
 def create_tables(url: sa.URL) -> None:
     """Makes Optuna's tables, or raises StartupError where another version of Optuna made them."""
     try:
-        storage = RDBStorage(url.render_as_string(hide_password=False))
+        storage = open_storage(url)
     except RuntimeError as error:
         raise StartupError(f"the database holds tables of another Optuna: {error}") from None
     storage.engine.dispose()
+
+
+def open_storage(url: sa.URL) -> RDBStorage:
+    """Returns Optuna's storage with connections of its own, by the library that we use too."""
+    own = {"module": driver} if url.get_backend_name() == "sqlite" else {}
+    return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=own)
 
 
 class BoundStorage(RDBStorage):

@@ -12,7 +12,6 @@ offset  seconds that the wall clock is wrong by
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
+
+from service.store.driver import driver
 
 LOOK_SECONDS: Final = 0.02  # how often the files are looked at
 EXIT: Final = 86  # exit status at a crash point
@@ -72,7 +73,7 @@ class CrashPoints:
         _watch(self._file, self._arm)
 
     def _connected(self, connection: Any, _: Any) -> None:
-        if isinstance(connection, sqlite3.Connection):
+        if isinstance(connection, driver.Connection):
             connection.set_trace_callback(partial(self._sees, id(connection)))
 
     def _arm(self, text: str) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import optuna
 import pytest
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
 
+from service.store.optuna_rows import open_storage
 from service.store.tables import events, studies
 from tests.service.live import Live
 from tests.service.world import spec
@@ -145,8 +145,7 @@ def test_a_taken_name_is_a_duplicate_and_changes_nothing(live: Live) -> None:
 
 
 def test_a_name_of_a_foreign_study_is_a_duplicate(live: Live) -> None:
-    url = live.parts.ctx.database.url.render_as_string(hide_password=False)
-    storage = RDBStorage(url)
+    storage = open_storage(live.parts.ctx.database.url)
     optuna.create_study(study_name="foreign", storage=storage)
     storage.engine.dispose()
     answer = live.api.post(BASE, json=bad(name="foreign"))

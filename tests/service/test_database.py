@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -13,7 +12,8 @@ import sqlalchemy as sa
 
 from service.store import optuna_rows, tokens
 from service.store.commits import TRIES
-from service.store.database import Database, Repeat, wal_is_safe
+from service.store.database import Database, Repeat
+from service.store.driver import driver, wal_is_safe
 from service.store.migrate import migrate
 from studies.errors import StartupError, Unavailable
 from tests.harness.postgres import Postgres
@@ -58,7 +58,7 @@ def failing(times: int, world: World):
         calls.append(1)
         tokens.add(tx, f"try {len(calls)}", "token", None)
         if len(calls) <= times:
-            raise sa.exc.OperationalError("x", {}, sqlite3.OperationalError("database is locked"))
+            raise sa.exc.OperationalError("x", {}, driver.OperationalError("database is locked"))
 
     return work, calls
 
@@ -123,7 +123,7 @@ def test_a_foreign_reader_delays_a_write_and_does_not_lose_it(small_world: World
     reading, done = threading.Event(), threading.Event()
 
     def read() -> None:
-        with sqlite3.connect(path) as foreign:
+        with driver.connect(path) as foreign:
             rows = foreign.execute("SELECT name FROM sqlite_master")
             rows.fetchone()
             reading.set()
@@ -159,7 +159,7 @@ def test_wal_is_used_only_where_it_is_safe(version, safe) -> None:
 
 
 def test_the_journal_is_durable(small_world: World) -> None:
-    mode = "wal" if wal_is_safe(sqlite3.sqlite_version_info) else "persist"
+    mode = "wal" if wal_is_safe(driver.sqlite_version_info) else "persist"
 
     def read(tx):
         return [tx.conn.exec_driver_sql(f"PRAGMA {p}").scalar() for p in PRAGMAS]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -14,7 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import commits, tokens, writers
-from service.store.database import Repeat, Tx, wal_is_safe
+from service.store.database import Repeat, Tx
+from service.store.driver import driver
 from studies.errors import Conflict, Unavailable
 from tests.service.world import World, items
 
@@ -146,31 +146,33 @@ def test_a_commit_that_fails_fails_them_all_and_leaves_nothing(small_world: Worl
     db.write(lambda tx: tx.conn.exec_driver_sql(f"PRAGMA max_page_count = {pages + 999}"))
     db.write(big(10))
     assert acted == [10]
-    with sqlite3.connect(path) as other:
+    with driver.connect(path) as other:
         assert other.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     other.close()
 
 
-@pytest.mark.skipif(wal_is_safe(sqlite3.sqlite_version_info), reason="readers hold no commit up")
 def test_nobody_is_answered_before_the_commit(small_world: World) -> None:
-    """A reader elsewhere holds the commit up: until it goes, no future ends."""
-    db, committing = small_world.db, threading.Event()
-    sa.event.listen(db.writer, "commit", lambda _: committing.set())
-    foreign = sqlite3.connect(db.url.database)
-    rows = foreign.execute("SELECT name FROM sqlite_master")
-    rows.fetchone()
+    """While a commit is held up no future ends, and nobody else sees the write."""
+    db, committing, go_on = small_world.db, threading.Event(), threading.Event()
+
+    def hold_up(_: sa.Connection) -> None:
+        committing.set()
+        go_on.wait(30)
+
+    sa.event.listen(db.writer, "commit", hold_up)
     future = db.submit(add("a"))
     assert committing.wait(30)
     assert not future.done()
-    rows.close()
-    foreign.close()
+    assert keys(small_world) == []
+    go_on.set()
     assert future.result(30) == "a"
+    assert keys(small_world) == ["a"]
 
 
 def test_a_database_that_stays_locked_fails_the_group_and_recovers(small_world: World) -> None:
     db = small_world.db
     db.write(lambda tx: tx.conn.exec_driver_sql("PRAGMA busy_timeout = 50"))
-    with sqlite3.connect(db.url.database) as foreign:
+    with driver.connect(db.url.database) as foreign:
         foreign.execute("BEGIN IMMEDIATE")
         with pytest.raises(Unavailable):
             db.write(add("a"))

@@ -22,6 +22,7 @@ from service.reconcile import differences
 from service.store import blobs, tables, trials, workers
 from service.store import studies as study_rows
 from service.store.database import Database, Row
+from service.store.optuna_rows import open_storage
 from studies import wire
 from studies.spec import StudySpec, parse_spec
 from studies.trial import Decision, TrialState
@@ -159,7 +160,7 @@ class World:
         return optuna.load_study(study_name=name, storage=self.storage())
 
     def storage(self) -> RDBStorage:
-        storage = RDBStorage(self.url)
+        storage = open_storage(self.db.url)
         self._closing.append(storage.engine.dispose)
         return storage
 
