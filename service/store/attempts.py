@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -11,39 +11,64 @@ from service.store.database import Connection, Row, Tx, insert_once
 from service.store.tables import attempts, blobs, checkpoints, trials, workers
 from studies.trial import Outcome, TrialState
 
+# Built once: they run with every claim or finish.
+_BEGIN: Final = attempts.insert()
+_GET: Final = sa.select(attempts).where(
+    attempts.c.trial_id == sa.bindparam("of_trial"),
+    attempts.c.attempt == sa.bindparam("of_attempt", type_=sa.Integer),
+)
+_UPDATE: Final = attempts.update().where(
+    attempts.c.trial_id == sa.bindparam("of_trial"),
+    attempts.c.attempt == sa.bindparam("of_attempt", type_=sa.Integer),
+)
+_END: Final = _UPDATE.where(attempts.c.outcome.is_(None))
+_GRANTED: Final = sa.select(attempts).where(
+    attempts.c.worker_id == sa.bindparam("of_worker"),
+    attempts.c.claim_seq == sa.bindparam("of_seq", type_=sa.Integer),
+    attempts.c.outcome.is_(None),
+)
+_REFUSED: Final = (
+    sa.select(trials.c.study_id)
+    .join(attempts, attempts.c.trial_id == trials.c.id)
+    .where(
+        attempts.c.worker_id == sa.bindparam("of_worker"),
+        attempts.c.outcome == Outcome.INCOMPATIBLE,
+    )
+    .distinct()
+)
+_NEWEST: Final = (
+    sa.select(checkpoints)
+    .join(blobs, blobs.c.sha256 == checkpoints.c.sha256)
+    .where(
+        checkpoints.c.trial_id == sa.bindparam("of_trial"),
+        checkpoints.c.bad.is_(False),
+        blobs.c.state == "live",
+    )
+    .order_by(checkpoints.c.step.desc(), checkpoints.c.attempt.desc())
+    .limit(1)
+)
+_NEWEST_BELOW: Final = _NEWEST.where(checkpoints.c.step < sa.bindparam("below", type_=sa.Integer))
+
 
 def begin(tx: Tx, **values: Any) -> None:
     """Writes a granted attempt."""
-    tx.conn.execute(attempts.insert().values(started_at=tx.now, **values))
+    tx.conn.execute(_BEGIN, {"started_at": tx.now, **values})
 
 
 def end(tx: Tx, trial_id: int, attempt: int, **values: Any) -> None:
     """Ends an attempt that is live."""
-    tx.conn.execute(
-        attempts.update()
-        .where(
-            attempts.c.trial_id == trial_id,
-            attempts.c.attempt == attempt,
-            attempts.c.outcome.is_(None),
-        )
-        .values(ended_at=tx.now, **values)
-    )
+    where = {"of_trial": trial_id, "of_attempt": attempt}
+    tx.conn.execute(_END, {"ended_at": tx.now, **values, **where})
 
 
 def update(tx: Tx, trial_id: int, attempt: int, **values: Any) -> None:
     """Changes what is known of an attempt."""
-    tx.conn.execute(
-        attempts.update()
-        .where(attempts.c.trial_id == trial_id, attempts.c.attempt == attempt)
-        .values(**values)
-    )
+    tx.conn.execute(_UPDATE, {**values, "of_trial": trial_id, "of_attempt": attempt})
 
 
 def get(conn: Connection, trial_id: int, number: int) -> Row | None:
     """Returns one attempt."""
-    return conn.execute(
-        sa.select(attempts).where(attempts.c.trial_id == trial_id, attempts.c.attempt == number)
-    ).one_or_none()
+    return conn.execute(_GET, {"of_trial": trial_id, "of_attempt": number}).one_or_none()
 
 
 def of_trial(conn: Connection, trial_id: int) -> Sequence[Row]:
@@ -69,13 +94,7 @@ def latest_environment(conn: Connection, study_id: int) -> dict[str, Any] | None
 
 def granted_under(conn: Connection, worker_id: int, seq: int) -> Row | None:
     """Returns the live attempt granted under a worker's claim of this number."""
-    return conn.execute(
-        sa.select(attempts).where(
-            attempts.c.worker_id == worker_id,
-            attempts.c.claim_seq == seq,
-            attempts.c.outcome.is_(None),
-        )
-    ).one_or_none()
+    return conn.execute(_GRANTED, {"of_worker": worker_id, "of_seq": seq}).one_or_none()
 
 
 def workers_that_refused(conn: Connection, trial_id: int, and_this: int) -> int:
@@ -87,13 +106,7 @@ def workers_that_refused(conn: Connection, trial_id: int, and_this: int) -> int:
 
 def studies_refused_by(conn: Connection, worker_id: int) -> set[int]:
     """Returns the studies of which a worker could not run a trial."""
-    statement = (
-        sa.select(trials.c.study_id)
-        .join(attempts, attempts.c.trial_id == trials.c.id)
-        .where(attempts.c.worker_id == worker_id, attempts.c.outcome == Outcome.INCOMPATIBLE)
-        .distinct()
-    )
-    return set(conn.execute(statement).scalars())
+    return set(conn.execute(_REFUSED, {"of_worker": worker_id}).scalars())
 
 
 def add_checkpoint(tx: Tx, **values: Any) -> None:
@@ -103,18 +116,9 @@ def add_checkpoint(tx: Tx, **values: Any) -> None:
 
 def newest_checkpoint(conn: Connection, trial_id: int, below: int | None = None) -> Row | None:
     """Returns the good pointer at the highest step (below one) whose blob is there."""
-    return conn.execute(
-        sa.select(checkpoints)
-        .join(blobs, blobs.c.sha256 == checkpoints.c.sha256)
-        .where(
-            checkpoints.c.trial_id == trial_id,
-            checkpoints.c.bad.is_(False),
-            blobs.c.state == "live",
-            sa.true() if below is None else checkpoints.c.step < below,
-        )
-        .order_by(checkpoints.c.step.desc(), checkpoints.c.attempt.desc())
-        .limit(1)
-    ).one_or_none()
+    if below is None:
+        return conn.execute(_NEWEST, {"of_trial": trial_id}).one_or_none()
+    return conn.execute(_NEWEST_BELOW, {"of_trial": trial_id, "below": below}).one_or_none()
 
 
 def mark_bad(tx: Tx, trial_id: int, above_step: int) -> None:

@@ -32,6 +32,19 @@ VERSION: Final = "v3.2.0.a"  # of Optuna 5's tables; any other is for Optuna its
 _NO_ID: Final = 2**31 - 1  # no trial of Optuna's has a larger one
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
+# Built once: they run with every claim or finish.
+_STUDIES, _TRIALS = models.StudyModel.__table__, models.TrialModel.__table__
+_OF_STUDY: Final = sa.bindparam("of_study", type_=sa.Integer)
+_NAMED: Final = sa.select(_STUDIES.c.study_id).where(
+    _STUDIES.c.study_name == sa.bindparam("of_name", type_=sa.String)
+)
+_OURS: Final = _NAMED.where(_STUDIES.c.study_id == _OF_STUDY)
+_HELD: Final = (
+    sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == _OF_STUDY).with_for_update()
+)
+_COUNT: Final = sa.select(sa.func.count()).where(_TRIALS.c.study_id == _OF_STUDY)
+_NEW_TRIAL: Final = sa.insert(_TRIALS).returning(_TRIALS.c.trial_id)
+
 STATES: Final[Mapping[TrialState, OptunaState]] = {
     TrialState.WAITING: OptunaState.RUNNING,
     TrialState.RUNNING: OptunaState.RUNNING,
@@ -78,11 +91,10 @@ class BoundStorage(RDBStorage):
 
         With `study_id`: this one. Someone may have deleted it, and SQLite gives its id again.
         """
-        table = models.StudyModel.__table__
-        statement = sa.select(table.c.study_id).where(table.c.study_name == name)
-        if study_id is not None:
-            statement = statement.where(table.c.study_id == study_id)
-        return self._bound.execute(statement).first() is not None
+        if study_id is None:
+            return self._bound.execute(_NAMED, {"of_name": name}).first() is not None
+        said = {"of_name": name, "of_study": study_id}
+        return self._bound.execute(_OURS, said).first() is not None
 
     def create_study(self, name: str, direction: str) -> int:
         """Writes a study; returns Optuna's id of it. Raises DuplicateName."""
@@ -93,17 +105,14 @@ class BoundStorage(RDBStorage):
 
     def next_number(self, study_id: int) -> int:
         """Returns the number that the study's next trial will get, holding Optuna's study row."""
-        held = models.StudyModel.__table__  # not by a session: its savepoint's end lets the row go
-        row = sa.select(held.c.study_id).where(held.c.study_id == study_id).with_for_update()
-        if self._bound.execute(row).first() is None:
+        # Not by a session: its savepoint's end lets the row go.
+        if self._bound.execute(_HELD, {"of_study": study_id}).first() is None:
             raise Conflict("its study is no longer in Optuna's tables")
         return self.count_trials(study_id)
 
     def count_trials(self, study_id: int) -> int:
         """Returns how many trials the study has, foreign ones too: the next one's number."""
-        table = models.TrialModel.__table__
-        count = sa.select(sa.func.count()).where(table.c.study_id == study_id)
-        return int(self._bound.execute(count).scalar_one())
+        return int(self._bound.execute(_COUNT, {"of_study": study_id}).scalar_one())
 
     def create_trial(self, study_id: int, trial: FrozenTrial) -> int:
         """Writes a RUNNING trial under its number, which `next_number` gave and holds.
@@ -117,9 +126,7 @@ class BoundStorage(RDBStorage):
             "state": trial.state,
             "datetime_start": trial.datetime_start,
         }
-        table = models.TrialModel.__table__
-        insert = sa.insert(table).returning(table.c.trial_id)
-        trial_id = int(self._bound.execute(insert, row).scalar_one())
+        trial_id = int(self._bound.execute(_NEW_TRIAL, row).scalar_one())
         params = [_param_row(trial_id, trial, name) for name in trial.params]
         if params:
             self._bound.execute(sa.insert(models.TrialParamModel.__table__), params)

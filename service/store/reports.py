@@ -17,6 +17,19 @@ _INSERT: Final = Prepared(
 )
 
 
+# Built once: they run with every claim or finish.
+_VISIBLE: Final = sa.select(reports).where(
+    reports.c.trial_id == sa.bindparam("of_trial"), reports.c.superseded.is_(False)
+)
+_BY_STEP: Final = _VISIBLE.order_by(reports.c.step)
+_AT_STEP: Final = _VISIBLE.where(reports.c.step == sa.bindparam("of_step", type_=sa.Integer))
+_LAST: Final = _VISIBLE.order_by(reports.c.step.desc()).limit(1)
+_SUPERSEDE: Final = reports.update().where(
+    reports.c.trial_id == sa.bindparam("of_trial"),
+    reports.c.step > sa.bindparam("above", type_=sa.Integer),
+)
+
+
 def get(conn: Connection, trial_id: int, attempt: int, step: int) -> Row | None:
     """Returns the report of this key."""
     return conn.execute(
@@ -35,11 +48,7 @@ def insert(tx: Tx, **values: Any) -> None:
 
 def visible(conn: Connection, trial_id: int) -> Sequence[Row]:
     """Returns a trial's visible reports by step."""
-    return conn.execute(
-        sa.select(reports)
-        .where(reports.c.trial_id == trial_id, reports.c.superseded.is_(False))
-        .order_by(reports.c.step)
-    ).all()
+    return conn.execute(_BY_STEP, {"of_trial": trial_id}).all()
 
 
 def visible_of(conn: Connection, trial_ids: Sequence[int]) -> Sequence[Row]:
@@ -54,23 +63,12 @@ def visible_of(conn: Connection, trial_ids: Sequence[int]) -> Sequence[Row]:
 
 def visible_at(conn: Connection, trial_id: int, step: int) -> Row | None:
     """Returns the visible report of one step."""
-    return conn.execute(
-        sa.select(reports).where(
-            reports.c.trial_id == trial_id,
-            reports.c.step == step,
-            reports.c.superseded.is_(False),
-        )
-    ).one_or_none()
+    return conn.execute(_AT_STEP, {"of_trial": trial_id, "of_step": step}).one_or_none()
 
 
 def last_visible(conn: Connection, trial_id: int) -> Row | None:
     """Returns the visible report of the highest step."""
-    return conn.execute(
-        sa.select(reports)
-        .where(reports.c.trial_id == trial_id, reports.c.superseded.is_(False))
-        .order_by(reports.c.step.desc())
-        .limit(1)
-    ).one_or_none()
+    return conn.execute(_LAST, {"of_trial": trial_id}).one_or_none()
 
 
 def any_of(conn: Connection, trial_id: int, attempt: int) -> bool:
@@ -126,8 +124,5 @@ def curves(conn: Connection, study_id: int) -> Sequence[sa.Row[int, int, float |
 
 def supersede(tx: Tx, trial_id: int, above_step: int) -> None:
     """Hides the reports above a step: an attempt starts again there."""
-    tx.conn.execute(
-        reports.update()
-        .where(reports.c.trial_id == trial_id, reports.c.step > above_step)
-        .values(superseded=True)
-    )
+    said = {"of_trial": trial_id, "above": above_step, "superseded": True}
+    tx.conn.execute(_SUPERSEDE, said)

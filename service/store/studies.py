@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -11,6 +11,28 @@ from service.store.database import Connection, Row, Tx, insert_once
 from service.store.tables import events, reports, studies, trials
 from studies.errors import DuplicateName
 from studies.trial import StudyState, TrialState
+
+# Built once: they run with every claim or finish.
+_OF_STUDY: Final = studies.c.id == sa.bindparam("of_study")
+_GET: Final = sa.select(studies).where(_OF_STUDY)
+_LOCK: Final = _GET.with_for_update(key_share=True)
+_UPDATE: Final = (
+    studies.update().where(_OF_STUDY).values(revision=studies.c.revision + 1).returning(studies)
+)
+_RUNNING: Final = (
+    sa.select(sa.func.count())
+    .where(trials.c.study_id == studies.c.id, trials.c.state == TrialState.RUNNING)
+    .scalar_subquery()
+)
+_FEWEST: Final = (
+    sa.select(studies).where(studies.c.state == StudyState.RUNNING).order_by(_RUNNING, studies.c.id)
+)
+_COUNTS: Final = (
+    sa.select(trials.c.state, sa.func.count())
+    .where(trials.c.study_id == sa.bindparam("of_study"))
+    .group_by(trials.c.state)
+)
+_AUDIT: Final = events.insert()
 
 
 def insert(tx: Tx, **values: Any) -> Row:
@@ -28,8 +50,7 @@ def lock(tx: Tx, study_id: int) -> Row:
     Rows that only refer to it, as reports do, may be written meanwhile. SQLite has one writer, so
     there the row is held already.
     """
-    held = sa.select(studies).where(studies.c.id == study_id).with_for_update(key_share=True)
-    return tx.conn.execute(held).one()
+    return tx.conn.execute(_LOCK, {"of_study": study_id}).one()
 
 
 def by_name(conn: Connection, name: str) -> Row | None:
@@ -53,21 +74,12 @@ def page(conn: Connection, *, archived: bool, before: int | None, limit: int) ->
 
 def get(conn: Connection, study_id: int) -> Row:
     """Returns the study of this id, which is there."""
-    return conn.execute(sa.select(studies).where(studies.c.id == study_id)).one()
+    return conn.execute(_GET, {"of_study": study_id}).one()
 
 
 def fewest_running_first(conn: Connection) -> Sequence[Row]:
     """Returns the RUNNING studies, those with the fewest RUNNING trials first, then the oldest."""
-    running = (
-        sa.select(sa.func.count())
-        .where(trials.c.study_id == studies.c.id, trials.c.state == TrialState.RUNNING)
-        .scalar_subquery()
-    )
-    return conn.execute(
-        sa.select(studies)
-        .where(studies.c.state == StudyState.RUNNING)
-        .order_by(running, studies.c.id)
-    ).all()
+    return conn.execute(_FEWEST).all()
 
 
 def in_state(conn: Connection, *states: StudyState) -> Sequence[Row]:
@@ -79,21 +91,12 @@ def in_state(conn: Connection, *states: StudyState) -> Sequence[Row]:
 
 def update(tx: Tx, study_id: int, **values: Any) -> Row:
     """Changes the study and raises its revision; returns the changed row."""
-    return tx.conn.execute(
-        studies.update()
-        .where(studies.c.id == study_id)
-        .values(revision=studies.c.revision + 1, **values)
-        .returning(studies)
-    ).one()
+    return tx.conn.execute(_UPDATE, {**values, "of_study": study_id}).one()
 
 
 def counts(conn: Connection, study_id: int) -> dict[TrialState, int]:
     """Returns the number of trials in each state that has any."""
-    rows = conn.execute(
-        sa.select(trials.c.state, sa.func.count())
-        .where(trials.c.study_id == study_id)
-        .group_by(trials.c.state)
-    )
+    rows = conn.execute(_COUNTS, {"of_study": study_id})
     return {TrialState(state): count for state, count in rows}
 
 
@@ -116,6 +119,5 @@ def resumed_at(conn: Connection, study_id: int) -> int:
 
 def audit(tx: Tx, study_id: int, kind: str, trial: int | None = None, **detail: Any) -> None:
     """Writes one event of the study or of one of its trials."""
-    tx.conn.execute(
-        events.insert().values(at=tx.now, study_id=study_id, trial=trial, kind=kind, detail=detail)
-    )
+    row = {"at": tx.now, "study_id": study_id, "trial": trial, "kind": kind, "detail": detail}
+    tx.conn.execute(_AUDIT, row)

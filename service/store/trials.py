@@ -66,24 +66,45 @@ _ADVANCE: Final = Prepared(
 )
 
 
+_OF_TRIAL: Final = trials.c.id == sa.bindparam("of_trial")
+_INSERT: Final = trials.insert().returning(trials)
+_UPDATE: Final = trials.update().where(_OF_TRIAL).returning(trials)
+_GET: Final = sa.select(trials).where(_OF_TRIAL)
+_HOLD: Final = _GET.with_for_update(key_share=True)
+_CLAIMABLE: Final = (
+    sa.select(trials)
+    .where(
+        trials.c.study_id == sa.bindparam("of_study"),
+        trials.c.state.in_((TrialState.WAITING, TrialState.RUNNING)),
+        sa.or_(
+            trials.c.state == TrialState.WAITING,
+            sa.and_(
+                trials.c.state == TrialState.RUNNING,
+                trials.c.lease_until_t < sa.bindparam("now_t", type_=sa.Float),
+                trials.c.desired == Desired.RUN,
+                trials.c.failures < sa.bindparam("allowed", type_=sa.Integer),
+            ),
+        ),
+    )
+    .order_by(_FEW_BY_NUMBER)
+    .limit(1)
+    .with_for_update(skip_locked=True, key_share=True)
+)
+
+
 def insert(tx: Tx, **values: Any) -> Row:
     """Returns the new trial."""
-    statement = trials.insert().returning(trials)
-    return tx.conn.execute(statement, {"created_at": tx.now, **values}).one()
+    return tx.conn.execute(_INSERT, {"created_at": tx.now, **values}).one()
 
 
 def update(tx: Tx, trial_id: int, **values: Any) -> Row:
     """Changes a trial; returns the changed row."""
-    statement = trials.update().where(trials.c.id == trial_id).returning(trials)
-    return tx.conn.execute(statement, values).one()
+    return tx.conn.execute(_UPDATE, {**values, "of_trial": trial_id}).one()
 
 
 def get(conn: Connection, trial_id: int, *, hold: bool = False) -> Row | None:
     """Returns the trial of this id; `hold` keeps its worker from writing meanwhile."""
-    statement = sa.select(trials).where(trials.c.id == trial_id)
-    if hold:
-        statement = statement.with_for_update(key_share=True)
-    return conn.execute(statement).one_or_none()
+    return conn.execute(_HOLD if hold else _GET, {"of_trial": trial_id}).one_or_none()
 
 
 def by_number(conn: Connection, study_id: int, number: int) -> Row | None:
@@ -129,23 +150,8 @@ def _said(key: AttemptKey, lease: float, step: int) -> dict[str, Any]:
 
 def claimable(tx: Tx, study_id: int, failures_allowed: int) -> Row | None:
     """Returns the trial to grant next: WAITING, or RUNNING with its lease over; oldest first."""
-    stealable = sa.and_(
-        trials.c.state == TrialState.RUNNING,
-        trials.c.lease_until_t < tx.t,
-        trials.c.desired == Desired.RUN,
-        trials.c.failures < failures_allowed,
-    )
-    return tx.conn.execute(
-        sa.select(trials)
-        .where(
-            trials.c.study_id == study_id,
-            trials.c.state.in_((TrialState.WAITING, TrialState.RUNNING)),
-            sa.or_(trials.c.state == TrialState.WAITING, stealable),
-        )
-        .order_by(_FEW_BY_NUMBER)
-        .limit(1)
-        .with_for_update(skip_locked=True, key_share=True)
-    ).one_or_none()
+    asked = {"of_study": study_id, "now_t": tx.t, "allowed": failures_allowed}
+    return tx.conn.execute(_CLAIMABLE, asked).one_or_none()
 
 
 def in_state(conn: Connection, study_id: int, *states: TrialState) -> Sequence[Row]:

@@ -27,6 +27,14 @@ _BEAT: Final = Prepared(
 )
 
 
+# Built once: they run with every claim, where building a statement costs as much as running it.
+_OF_WORKER: Final = workers.c.id == sa.bindparam("of_worker")
+_GET: Final = sa.select(workers).where(_OF_WORKER)
+_HOLD: Final = _GET.with_for_update(key_share=True)
+_UPDATE: Final = workers.update().where(_OF_WORKER)
+_NUMBER: Final = _UPDATE.where(workers.c.claim_seq < sa.bindparam("new_seq", type_=sa.Integer))
+
+
 def insert(tx: Tx, **values: Any) -> Row:
     """Returns the new worker, or the one of this name that another request has just made."""
     seen = {"registered_at": tx.now, "seen_at": tx.now, "seen_t": tx.t}
@@ -41,14 +49,12 @@ def by_name(conn: Connection, name: str) -> Row | None:
 
 def get(conn: Connection, worker_id: int) -> Row | None:
     """Returns the worker of this id."""
-    return conn.execute(sa.select(workers).where(workers.c.id == worker_id)).one_or_none()
+    return conn.execute(_GET, {"of_worker": worker_id}).one_or_none()
 
 
 def hold(tx: Tx, worker_id: int) -> Row | None:
     """Returns the worker, held until this transaction ends: its claims follow one another."""
-    return tx.conn.execute(
-        sa.select(workers).where(workers.c.id == worker_id).with_for_update(key_share=True)
-    ).one_or_none()
+    return tx.conn.execute(_HOLD, {"of_worker": worker_id}).one_or_none()
 
 
 def number_claim(tx: Tx, worker_id: int, seq: int, **said: Any) -> bool:
@@ -56,17 +62,14 @@ def number_claim(tx: Tx, worker_id: int, seq: int, **said: Any) -> bool:
 
     `said` is what the worker says of itself with it.
     """
-    done = tx.conn.execute(
-        workers.update()
-        .where(workers.c.id == worker_id, workers.c.claim_seq < seq)
-        .values(claim_seq=seq, claim_open=True, seen_at=tx.now, seen_t=tx.t, gone=False, **said)
-    )
+    said |= {"claim_seq": seq, "claim_open": True, "seen_at": tx.now, "seen_t": tx.t, "gone": False}
+    done = tx.conn.execute(_NUMBER, {**said, "of_worker": worker_id, "new_seq": seq})
     return done.rowcount == 1
 
 
 def close_claim(tx: Tx, worker_id: int) -> None:
     """Records that the worker's newest claim has its answer."""
-    tx.conn.execute(workers.update().where(workers.c.id == worker_id).values(claim_open=False))
+    tx.conn.execute(_UPDATE, {"of_worker": worker_id, "claim_open": False})
 
 
 def seen(tx: Tx, worker_id: int, **values: Any) -> None:
