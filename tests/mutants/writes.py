@@ -96,14 +96,14 @@ WRITES: Final = (
     guard(
         "checkpoint: a bad one is not resumed",
         ATTEMPTS,
-        "            checkpoints.c.bad.is_(False),\n",
+        "        checkpoints.c.bad.is_(False),\n",
         "",
         "test_checkpoints.py::test_a_checkpoint_that_cannot_be_used_is_marked_and_its_reports_hidden",
     ),
     guard(
         "checkpoint: one whose blob is gone is not resumed",
         ATTEMPTS,
-        '            blobs.c.state == "live",\n',
+        '        blobs.c.state == "live",\n',
         "",
         "test_collection.py::test_a_checkpoint_whose_blob_is_gone_is_not_resumed",
     ),

@@ -135,7 +135,8 @@ def test_a_refusal_says_what_became_of_the_trial(small_world, outcome, asked, re
     small_world.open()
     held = small_world.worker().claim()
     if asked:
-        small_world.change("trials", {"number": 0}, desired=asked, desired_t=0.0)
+        by = "study" if asked == "pause" else None
+        small_world.change("trials", {"number": 0}, desired=asked, desired_t=0.0, paused_by=by)
     held.finish(outcome, 0)
     with pytest.raises(refusal) as refused:
         held.heartbeat(1)
