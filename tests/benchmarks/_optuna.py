@@ -1,13 +1,14 @@
 """Optuna as its users run it in parallel: processes that ask, report and tell on one storage.
 
 `python -m tests.benchmarks._optuna ORDER` is one process per client, forked so that 200 of them
-share Optuna's code in memory; they begin together, once all have opened their study.
+share Optuna's code in memory; they begin together, once each has stored a report.
 `python -m tests.benchmarks._optuna proxy URL PORT` is Optuna's own gRPC proxy.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -74,26 +75,37 @@ class Client:
             storage=open_storage(order.storage),
             sampler=make_sampler(order.sampler),
         )
-        together.wait()
+        self.starts, self.over = 0.0, math.inf
+        self.warmed_up(together)
         self.starts = time.perf_counter() + order.warm
         self.over = self.starts + order.seconds
+
+    def warmed_up(self, together: Barrier) -> None:
+        """Waits until every client has stored a report: none is measured while others start up."""
+        while not self.seen.finish:
+            try:
+                self.one_trial(reports=1)
+            except Exception:  # noqa: S112 - a locked database: once more
+                continue
+        self.seen = Seen(seconds=self.order.seconds)
+        together.wait()
 
     def work(self) -> None:
         """Works until the time is over; an error of the storage costs its trial and is counted."""
         while time.perf_counter() < self.over:
             try:
-                self.one_trial()
+                self.one_trial(self.order.reports)
             except Exception as error:  # a locked database, say: what users see too
                 self.seen.statuses[type(error).__name__] += 1
 
-    def one_trial(self) -> None:
+    def one_trial(self, reports: int) -> None:
         """Asks, reports each step, tells; as `Study.optimize` would."""
         due = time.perf_counter()
         trial = self.study.ask()
         trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True)
         trial.suggest_float("dropout", 0.0, 0.5)
         self.note("claim", due)
-        for step in range(1, self.order.reports + 1):
+        for step in range(1, reports + 1):
             due = time.perf_counter()
             if due > self.over:
                 return

@@ -133,13 +133,17 @@ def median(rounds: list[Figures]) -> Figures:
     return Figures(**found)
 
 
-def _ratios(of: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float]]:
-    """Yields lmtune's reports/s over each other system's on the same database."""
+def _ratios(of: dict[str, dict[str, Any]]) -> Iterator[tuple[str, float | None]]:
+    """Yields lmtune's reports/s over each other system's on the same database.
+
+    None: the other stored no report at all while it was measured.
+    """
     for name, got in of.items():
         kind, database = name.split("-")
         ours = of.get(f"lmtune-{database}")
-        if kind != "lmtune" and ours and got["reports_per_s"]:
-            yield f"lmtune over {name}", ours["reports_per_s"] / got["reports_per_s"]
+        if kind != "lmtune" and ours:
+            theirs = got["reports_per_s"]
+            yield f"lmtune over {name}", ours["reports_per_s"] / theirs if theirs else None
 
 
 def _print_comparison(summary: dict[str, Any], systems: list[System]) -> None:
@@ -150,12 +154,16 @@ def _print_comparison(summary: dict[str, Any], systems: list[System]) -> None:
         for system in systems:
             got = of[system.name]
             numbers = [_number(v) for k, v in got.items() if k != "errors"]
-            ratio = ratios.get(f"lmtune over {system.name}")
+            ratio = ratios.get(f"lmtune over {system.name}", "")
             errors = sum(got["errors"].values())
-            table.add_row(
-                system.name, *numbers, str(errors), f"{ratio:.1f}x" if ratio is not None else ""
-            )
+            table.add_row(system.name, *numbers, str(errors), _said(ratio))
         Console(width=130).print(table)
+
+
+def _said(ratio: float | str | None) -> str:
+    if ratio is None:
+        return "no report stored"
+    return ratio if isinstance(ratio, str) else f"{ratio:.1f}x"
 
 
 def _number(value: float | None) -> str:
