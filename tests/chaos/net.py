@@ -57,10 +57,22 @@ async def read_message(reader: asyncio.StreamReader) -> Message:
     return Message(head, await reader.readexactly(length) if length else b"")
 
 
+_GOING: Final[set[asyncio.Future[None]]] = set()  # asyncio itself keeps tasks weakly only
+
+
 def close(streams: Streams | None) -> None:
     """Breaks a connection off, both ways, without a goodbye."""
     if streams is not None:
         streams[1].transport.abort()
+        going = asyncio.ensure_future(_gone(streams[1]))
+        _GOING.add(going)
+        going.add_done_callback(_GOING.discard)
+
+
+async def _gone(writer: asyncio.StreamWriter) -> None:
+    """Takes note of how a connection ended; else asyncio says that nobody did."""
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 class Http:
