@@ -13,14 +13,12 @@ from studies.trial import Outcome, TrialState
 
 # Built once: they run with every claim or finish.
 _BEGIN: Final = attempts.insert()
-_GET: Final = sa.select(attempts).where(
+_THIS: Final = sa.and_(
     attempts.c.trial_id == sa.bindparam("of_trial"),
     attempts.c.attempt == sa.bindparam("of_attempt", type_=sa.Integer),
 )
-_UPDATE: Final = attempts.update().where(
-    attempts.c.trial_id == sa.bindparam("of_trial"),
-    attempts.c.attempt == sa.bindparam("of_attempt", type_=sa.Integer),
-)
+_GET: Final = sa.select(attempts).where(_THIS)
+_UPDATE: Final = attempts.update().where(_THIS)
 _END: Final = _UPDATE.where(attempts.c.outcome.is_(None))
 _GRANTED: Final = sa.select(attempts).where(
     attempts.c.worker_id == sa.bindparam("of_worker"),
