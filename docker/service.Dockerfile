@@ -1,8 +1,9 @@
 # The server, without PyTorch. Build from the repository's root:
-#   docker build -f docker/service.Dockerfile -t lmtune-service .
-FROM python:3.11-slim
+#   docker build -f docker/service.Dockerfile -t lmtune-service:0.1.0 .
+FROM python:3.11-slim-bookworm
 
-RUN useradd --uid 10001 --create-home lmtune && install -d -o lmtune -g lmtune /var/lib/lmtune
+RUN useradd --uid 10001 --create-home lmtune \
+  && install -d -o lmtune -g lmtune /var/lib/lmtune /var/lib/lmtune-blobs
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY studies studies
@@ -16,11 +17,12 @@ ENV LMTUNE_HOME=/var/lib/lmtune \
     LMTUNE_PORT=8080 \
     LMTUNE_ALLOW_HTTP=1 \
     LMTUNE_WORKERS=0
-USER lmtune
+# By number: Kubernetes can tell then that it is not root.
+USER 10001
 WORKDIR /var/lib/lmtune
 VOLUME /var/lib/lmtune
 EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=5s --start-period=30s \
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/readyz')"]
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['LMTUNE_PORT'] + '/readyz')"]
 STOPSIGNAL SIGTERM
-CMD ["lmtune-server"]
+ENTRYPOINT ["lmtune-server"]

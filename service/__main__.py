@@ -10,17 +10,20 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import IO, Annotated, Final
+from typing import IO, Annotated, Final, TypeVar
 
 import typer
 import uvicorn
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
 from service import auth
 from service.app import admit_token, create_app, forget_home, open_home, open_parts
 from service.launcher.base import Launcher, NoLauncher
+from service.launcher.keeper import make_places
 from service.launcher.local import LocalLauncher, make_slots
+from service.launcher.ray import RayLauncher, RayOptions
+from service.launcher.slurm import SlurmLauncher, SlurmOptions
 from service.reconcile import differences
 from service.routes.login import make_link
 from service.routes.parts import Parts
@@ -34,6 +37,7 @@ _GRACEFUL_SECONDS: Final = 3  # for connections that are open at the end
 _BACKLOG: Final = 2_048  # connections that may wait to be accepted
 _FILES: Final = 16_384  # open at once; many systems begin with 1,024
 _BROKEN: Final = 74  # exit code: EX_IOERR of sysexits.h
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -165,8 +169,31 @@ def _allow_connections() -> None:
 
 
 def _launcher(settings: Settings, url: str, token: str) -> Launcher:
-    slots = make_slots(settings.workers)
-    return LocalLauncher(slots, url, token, settings.home) if slots else NoLauncher()
+    """Returns what starts the workers; raises StartupError where it cannot."""
+    if settings.workers == 0:
+        return NoLauncher()
+    if settings.launcher == "local":
+        local = make_slots(settings.workers)
+        return LocalLauncher(local, url, token, settings.home) if local else NoLauncher()
+    if settings.workers == "auto":
+        raise StartupError(f"LMTUNE_WORKERS: say how many {settings.launcher} may run at once")
+    url = settings.public_url or url
+    places, home = make_places(settings.launcher, settings.workers), settings.home
+    if settings.launcher == "slurm":
+        return SlurmLauncher(places, url, home, _options(settings, SlurmOptions))
+    return RayLauncher(places, url, token, home, _options(settings, RayOptions))
+
+
+def _options(settings: Settings, model: type[OptionsT]) -> OptionsT:
+    try:
+        return model.model_validate(settings.launcher_options)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        known = ", ".join(model.model_fields)
+        raise StartupError(
+            f"LMTUNE_LAUNCHER_OPTIONS: {'.'.join(map(str, wrong['loc']))}: {wrong['msg']}; "
+            f"{settings.launcher} takes {known}"
+        ) from None
 
 
 def _check_bind(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,11 +19,26 @@ from service.dispatch.context import Context
 from service.dispatch.reading import Reading
 from service.launcher.base import Launcher, NoLauncher
 from service.leases import LeaseTimes
-from service.routes import blobs, dashboard, events, health, login, studies, workers
+from service.routes import (
+    blobs,
+    dashboard,
+    drafts,
+    events,
+    health,
+    imports,
+    login,
+    machines,
+    report,
+    studies,
+    trials,
+    workers,
+)
 from service.routes.bell import Bell
 from service.routes.bodies import Cap
 from service.routes.express import Express
 from service.routes.parts import Parts
+from service.routes.pulse import Pulse
+from service.routes.warm import Warmer
 from service.settings import Settings
 from service.store import tokens
 from service.store.database import Database
@@ -72,18 +88,24 @@ def open_parts(
     bell = Bell()
     ctx = Context(database, LeaseTimes(settings.lease_seconds), wake=bell.ring)
     caps = settings.max_blob_bytes, settings.max_blobs_bytes
-    return Parts(ctx, Reading(ctx), folder, bell, *caps)
+    url = settings.public_url.rstrip("/")
+    return Parts(ctx, Reading(ctx), folder, bell, *caps, public_url=url)
 
 
 def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = None) -> FastAPI:
     """Returns the app; its lifespan runs the sweeper and closes the database."""
-    sweeper = Sweeper(parts.ctx, launcher or NoLauncher(), parts.blobs)
+    parts = replace(parts, launcher=launcher or NoLauncher())
+    sweeper = Sweeper(parts.ctx, parts.launcher, parts.blobs)
+
+    warmer = Warmer(parts.reading)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         parts.bell.loop = asyncio.get_running_loop()
         sweeper.start()
+        warmer.start()
         yield
+        await asyncio.to_thread(warmer.stop)
         await asyncio.to_thread(sweeper.stop)
         await asyncio.to_thread(parts.ctx.database.close)
 
@@ -98,6 +120,8 @@ def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = Non
     )
     app.state.parts = parts
     app.state.reading = parts.reading
+    app.state.pulse = Pulse()
+    parts.ctx.database.on_write(app.state.pulse.beat)
     app.state.gate = auth.Gate(parts.ctx.database, _host_names(settings))
     app.add_middleware(Express, parts=parts)  # the innermost
     app.add_middleware(Cap)
@@ -105,7 +129,8 @@ def create_app(settings: Settings, parts: Parts, launcher: Launcher | None = Non
     app.add_middleware(_Edge)  # the outermost
     app.state.sweeper = sweeper
     problems.install(app)
-    for room in (studies, workers, blobs, events, login, health, dashboard):
+    rooms = (studies, workers, blobs, events, login, health, dashboard, trials, drafts, report)
+    for room in (*rooms, imports, machines):
         app.include_router(room.router)
     return app
 

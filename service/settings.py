@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,14 +25,24 @@ class Settings(BaseSettings):
     blobs: Path | None = Field(None, description="folder of checkpoints and texts, shared by all")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65_535, description="port to listen on; 0: any free one")
+    public_url: str = Field(
+        "", description="address that workers elsewhere reach it by, as https://tune.example.org"
+    )
     allow_http: bool = Field(
         False, description="listen beyond loopback without TLS (behind a proxy that has it)"
     )
     allowed_hosts: list[str] = Field(
         default_factory=list, description="further host names that browsers may call it by (JSON)"
     )
+    launcher: Literal["local", "ray", "slurm"] = Field(
+        "local", description="what starts workers: this machine, or a cluster"
+    )
+    launcher_options: dict[str, Any] = Field(
+        default_factory=dict, description="what the launcher is told of its cluster (JSON)"
+    )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
-        "auto", description="local workers; auto: one per GPU, else one on the CPU; 0: none"
+        "auto",
+        description="workers at most; auto: one per GPU, or one on the CPU; 0: none",
     )
     lease_seconds: float = Field(60.0, gt=0, le=86_400, description="lease of an attempt [s]")
     max_blob_bytes: int = Field(4 << 30, ge=1, description="cap of one upload [bytes]")

@@ -18,6 +18,8 @@ from service.dispatch import sweep
 from service.dispatch.context import Context
 from service.launcher.base import Launcher, Lost
 from service.leases import TICK_SECONDS
+from service.store import workers
+from service.store.database import Connection
 
 logger = logging.getLogger(__name__)
 COLLECT_SECONDS: Final = 30.0  # between collections of blobs
@@ -55,12 +57,15 @@ class Sweeper:
         self._ctx.wake()  # leases run out, and other servers settle trials, without a word
         if self._keeping.acquire(blocking=False):
             try:
-                self._tell(self._launcher.keep())
+                self._tell(self._launcher.keep(*self._ctx.database.read(self._wanted)))
             finally:
                 self._keeping.release()
         if time.monotonic() >= self._next_collection:
             self._next_collection = time.monotonic() + COLLECT_SECONDS
             self._collect()
+
+    def _wanted(self, conn: Connection) -> tuple[int, frozenset[str]]:
+        return sweep.wanted_workers(conn, self._ctx), workers.busy(conn)
 
     def _tell(self, lost: Iterable[Lost]) -> None:
         """Ends the attempts of lost workers; what the database cannot take now, next time."""

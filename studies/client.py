@@ -1,30 +1,38 @@
 """The typed client of the REST API: `Client` for people, `WorkerClient` for workers.
 
-    client = Client("http://127.0.0.1:8080", token="lmt_...")
-    study = client.studies.create(load_spec(Path("study.yaml")))
-    print(client.studies.best(study.name).params)
-
 Every method raises the error that the server's problem stands for (studies/errors.py), and
 ServerUnreachable when nobody answers. A method sends its request once; workers retry.
+docs/python-client.md shows all of it at work.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel
 
 from studies import wire
-from studies.errors import InvalidInput, NotFound
-from studies.http import DEFAULT_URL, Http, find_token, find_url, home, read, retry_after
-from studies.spec import NAME_PATTERN, StudySpec
+from studies.changes import EventView
+from studies.corpus import read_text
+from studies.documents import resolve
+from studies.errors import NotFound
+from studies.files import home
+from studies.frames import trials_frame
+from studies.http import DEFAULT_URL, Http, find_token, find_url, read, retry_after
+from studies.imports import ImportedTrial
+from studies.script import Trial, current_trial
+from studies.spec import NAME_PATTERN, StudySpec, parse_spec
 from studies.trial import TrialState
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "DEFAULT_URL",
@@ -32,12 +40,14 @@ __all__ = [
     "Claimed",
     "Client",
     "Http",
+    "Trial",
     "WorkerClient",
+    "current_trial",
     "find_token",
     "find_url",
     "home",
 ]
-_CHUNK: Final = 1 << 20  # bytes per read of an uploaded file
+_CHUNK: Final = 1 << 20  # of an upload, sent at once [bytes]
 _PAGE: Final = 1_000  # items asked for at once; the server gives no more
 # How long a worker waits for an answer, as parts of the lease: a connection that carries requests
 # and loses answers must not cost it. With short leases no less than a busy machine needs.
@@ -59,12 +69,21 @@ class Studies:
     def __init__(self, http: Http) -> None:
         self._http = http
 
-    def create(self, spec: StudySpec, base: Path = Path()) -> wire.StudyView:
+    def create(self, spec: StudySpec | Mapping[str, Any], base: Path = Path()) -> wire.StudyView:
         """Creates the study; uploads the text it names by path (relative to `base`) first."""
+        spec = spec if isinstance(spec, StudySpec) else parse_spec(spec)
+        if path := spec.data.path:
+            data, text = resolve(spec.data, base)
+            Data(self._http).add_text(text, Path(path).name)
+            spec = spec.model_copy(update={"data": data})
         document = spec.document()
-        if path := document["data"].pop("path", None):
-            document["data"]["sha256"] = Data(self._http).add(base / path).sha256
         answer = self._http.post("/studies", document)
+        return wire.StudyView.model_validate(answer.json())
+
+    def bring_in(self, spec: StudySpec, trials: Sequence[ImportedTrial]) -> wire.StudyView:
+        """Creates a study whose trials are over; all of it, or nothing."""
+        own = [trial.model_dump(mode="json", exclude_defaults=True) for trial in trials]
+        answer = self._http.post("/imports", {"study": spec.document(), "trials": own})
         return wire.StudyView.model_validate(answer.json())
 
     def list(self, archived: bool = False) -> Iterator[wire.StudyView]:
@@ -80,9 +99,22 @@ class Studies:
         answer = self._http.post(f"{_study(name)}/{action}")
         return wire.StudyView.model_validate(answer.json())
 
+    def change(self, name: str, **parts: Any) -> wire.StudyView:
+        """Changes `budget`, or narrows `search`, as a ChangeBody has them; returns the study."""
+        answer = self._http.request("PATCH", _study(name), json=parts)
+        return wire.StudyView.model_validate(answer.json())
+
+    def history(self, name: str) -> Iterator[EventView]:
+        """Yields what became of a study and what people did to it, newest first."""
+        yield from self._pages(f"{_study(name)}/history", EventView)
+
     def trials(self, name: str, state: TrialState | None = None) -> Iterator[wire.TrialView]:
         """Yields the trials in order of their numbers."""
         yield from self._pages(f"{_study(name)}/trials", wire.TrialView, state=state)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """Returns the trials as a pandas DataFrame, where pandas is installed."""
+        return trials_frame(self.trials(name))
 
     def trial(self, name: str, number: int) -> wire.TrialDetail:
         """Returns a trial with its curve and attempts."""
@@ -91,6 +123,20 @@ class Studies:
     def best(self, name: str) -> wire.TrialDetail:
         """Returns the best complete trial; raises NotFound before there is one."""
         return self._http.get(f"{_study(name)}/best", wire.TrialDetail)
+
+    def report(self, name: str) -> str:
+        """Returns the study's report as one HTML page that stands alone."""
+        return self._http.request("GET", f"{_study(name)}/report").text
+
+    def checkpoint(self, name: str, number: int, target: Path) -> int:
+        """Downloads a trial's checkpoint into a file, whole or not at all; returns its bytes."""
+        partial = target.with_name(f"{target.name}.partial")
+        try:
+            self._http.stream_to(f"{_study(name)}/trials/{number}/checkpoint", partial)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        return target.stat().st_size
 
     def enqueue(self, name: str, params: dict[str, Any]) -> wire.TrialView:
         """Adds a configuration that is tried next."""
@@ -121,19 +167,20 @@ class Data:
         self._http = http
 
     def add(self, path: Path) -> wire.DataView:
-        """Uploads a file; returns its hash, and the name under which the server first got it."""
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                file.seek(0)
-                chunks = iter(lambda: file.read(_CHUNK), b"")
-                answer = self._http.request(
-                    "PUT", f"/data/{digest}", params={"name": path.name}, content=chunks
-                )
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InvalidInput.of("data.path", f"{path}: {reason}", "name a text file") from None
+        """Uploads a text file; returns its hash, and its name when it first came."""
+        return self.add_text(read_text(path), path.name)
+
+    def add_text(self, text: str, name: str) -> wire.DataView:
+        """Uploads a text; returns as `add` does."""
+        content = text.encode()
+        pieces = (content[i : i + _CHUNK] for i in range(0, len(content), _CHUNK))
+        url = f"/data/{hashlib.sha256(content).hexdigest()}"
+        answer = self._http.request("PUT", url, params={"name": name}, content=pieces)
         return wire.DataView.model_validate(answer.json())
+
+    def download(self, sha256: str, target: Path) -> str:
+        """Downloads a text into a file; returns the hash of what came."""
+        return self._http.stream_to(f"/data/{sha256}", target)
 
     def list(self) -> Sequence[wire.DataView]:
         """Returns the uploaded texts."""
@@ -159,9 +206,23 @@ class Client:
         rows = self.http.request("GET", "/workers").json()
         return [wire.WorkerView.model_validate(row) for row in rows]
 
-    def login_link(self) -> wire.LoginLink:
-        """Returns a new link that signs one browser in, once."""
-        return wire.LoginLink.model_validate(self.http.post("/login-links").json())
+    def worker_log(self, name: str) -> str:
+        """Returns the end of what a worker printed that the server's launcher started."""
+        ids = [worker.id for worker in self.workers() if worker.name == name]
+        if not ids:
+            raise NotFound(f"no worker is named {name}; `lmtune workers` lists them")
+        return self.http.request("GET", f"/workers/{ids[0]}/log").text
+
+    def worker_command(self) -> wire.WorkerCommand:
+        """Returns the line that starts a worker on another machine."""
+        return self.http.get("/worker-command", wire.WorkerCommand)
+
+    def login_link(self, page: str = "/") -> wire.LoginLink:
+        """Returns a new link that signs one browser in, once, and leads to a page of the server."""
+        link = wire.LoginLink.model_validate(self.http.post("/login-links").json())
+        if page == "/":
+            return link
+        return link.model_copy(update={"url": f"{link.url}&next={quote(page, safe='')}"})
 
 
 class Attempt:
@@ -263,4 +324,4 @@ class WorkerClient:
 
     def download_data(self, sha256: str, target: Path) -> str:
         """Downloads a text into a file; returns the hash of what came."""
-        return self.http.stream_to(f"/data/{sha256}", target)
+        return Data(self.http).download(sha256, target)

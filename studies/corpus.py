@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from studies.errors import FieldError, InvalidInput, StartupError
 from studies.recipe import DataRecipe, Recipe
@@ -87,15 +87,13 @@ def read_text(path: Path) -> str:
 
 
 def load_text(data: DataRecipe, upload: Callable[[str], Path]) -> str:
-    """Returns the text that a recipe names.
+    """Returns the builtin or uploaded text that a recipe names.
 
     Args:
-        data: the recipe's section.
+        data: the recipe's section; a path was replaced (studies/documents.py).
         upload: gives the file of an uploaded text by its sha256.
     """
-    if data.builtin is not None:
-        return builtin_text(data.builtin)
-    return read_text(upload(data.sha256) if data.sha256 is not None else Path(data.path or ""))
+    return builtin_text(data.builtin) if data.builtin else read_text(upload(data.sha256 or ""))
 
 
 def text_sha256(text: str) -> str:
@@ -109,13 +107,26 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def split(text: str, validation_fraction: float) -> tuple[str, str]:
-    """Returns the training split and the validation split, the last part of the text.
+class Splits(NamedTuple):
+    """The parts of a text; the test split is empty where none is kept back."""
 
-    The cut is at a character, int((1 - fraction) * length): nanoGPT's rule, whatever a token is.
+    train: str
+    validation: str
+    test: str
+
+
+def split(text: str, data: DataRecipe) -> Splits:
+    """Returns the text's splits, which stand in it in their order, cut at characters.
+
+    Raises:
+        InvalidInput: a cut that the recipe names lies past the text's end.
     """
-    cut = int((1 - validation_fraction) * len(text))
-    return text[:cut], text[cut:]
+    validation, test = data.cuts(len(text))
+    for field in ("validation_at", "test_at"):
+        if (getattr(data, field) or 0) > len(text):
+            message = f"{getattr(data, field)} is past the text's end ({len(text)} characters)"
+            raise InvalidInput.of(f"data.{field}", message, "give the text that it was made for")
+    return Splits(text[:validation], text[validation:test], text[test:])
 
 
 def words(text: str) -> Iterator[str]:
@@ -124,10 +135,10 @@ def words(text: str) -> Iterator[str]:
 
 
 def count_tokens(text: str, tokenizer: str) -> int:
-    """Returns how many tokens the text has [tokens]."""
+    """Returns how many tokens the text has [tokens]; bpe and file: the most it can have."""
     if tokenizer == "characters":
         return len(text)
-    return len(text.encode()) if tokenizer == "bytes" else sum(1 for _ in words(text))
+    return sum(1 for _ in words(text)) if tokenizer == "words" else len(text.encode())
 
 
 @dataclass(frozen=True)
@@ -138,37 +149,45 @@ class CorpusFacts:
     characters: int
     train_tokens: int
     validation_tokens: int
+    test_tokens: int
 
 
 def check_corpus(text: str, recipe: Recipe) -> CorpusFacts:
     """Returns the facts of a text that is long enough for the recipe.
 
     Raises:
-        InvalidInput: the training split is shorter than one batch, or the validation split has
-            no token to predict.
+        InvalidInput: the training split is shorter than one batch, or another split has no token
+            to predict.
     """
-    train, validation = count_splits(text, recipe.data)
-    require_enough(train, validation, recipe)
-    return CorpusFacts(text_sha256(text), len(text), train, validation)
+    counts = count_splits(text, recipe.data)
+    require_enough(counts, recipe)
+    return CorpusFacts(text_sha256(text), len(text), *counts)
 
 
-def count_splits(text: str, data: DataRecipe) -> tuple[int, int]:
-    """Returns the length of the training and of the validation split [tokens]."""
-    train, validation = split(text, data.validation_fraction)
-    return count_tokens(train, data.tokenizer), count_tokens(validation, data.tokenizer)
+def count_splits(text: str, data: DataRecipe) -> tuple[int, int, int]:
+    """Returns the length of the training, validation and test split [tokens]."""
+    train, validation, test = (count_tokens(part, data.tokenizer) for part in split(text, data))
+    return train, validation, test
 
 
-def require_enough(train: int, validation: int, recipe: Recipe) -> None:
+def require_enough(counts: tuple[int, int, int], recipe: Recipe) -> None:
     """Raises InvalidInput where the splits [tokens] are too short for the recipe."""
+    train, validation, test = counts
     batch = recipe.train.batch_size * (recipe.train.sequence_length + 1)
     errors = []
     if train < batch:
         message = f"the training split has {train} tokens, one batch needs {batch}"
         remedy = "lower train.batch_size or train.sequence_length, or give a longer text"
         errors.append(FieldError("data", message, remedy))
-    if validation < 2:
-        message = f"the validation split has {validation} tokens, and needs 2"
-        remedy = "raise it, or give a longer text"
-        errors.append(FieldError("data.validation_fraction", message, remedy))
+    for name, tokens in (("validation", validation), ("test", test)):
+        if tokens < 2 and (name != "test" or recipe.data.has_test):
+            message = f"the {name} split has {tokens} tokens, and needs 2"
+            errors.append(FieldError(_cut(recipe.data, name), message, "give it a longer text"))
     if errors:
         raise InvalidInput(errors)
+
+
+def _cut(data: DataRecipe, name: str) -> str:
+    """Returns the field that says where a split begins."""
+    fixed = getattr(data, f"{name}_at") is not None
+    return f"data.{name}_at" if fixed else f"data.{name}_fraction"

@@ -1,7 +1,9 @@
-"""YAML and JSON files that people write: study files and recipes."""
+"""lmtune's own folder, and the YAML and JSON files that people write: studies and recipes."""
 
 from __future__ import annotations
 
+import os
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +12,11 @@ import yaml
 from studies.errors import InvalidInput
 
 _MAX_BYTES: Final = 1 << 20  # of a study file or a recipe; assumption: people write less
+
+
+def home() -> Path:
+    """Returns the folder that holds the token, the database and the logs: LMTUNE_HOME."""
+    return Path(os.environ.get("LMTUNE_HOME") or ".lmtune")
 
 
 def read_document(path: Path) -> Any:
@@ -27,12 +34,23 @@ def read_document(path: Path) -> Any:
         raise InvalidInput.of(str(path), "is not UTF-8 text", "name a study file") from None
     if len(text) > _MAX_BYTES:
         raise InvalidInput.of(str(path), "is over 1 MiB", "name a study file, not a corpus")
+    return parse_document(text, str(path))
+
+
+def parse_document(text: str, where: str) -> Any:
+    """Returns what a YAML or JSON text says; raises InvalidInput, which names it as `where`."""
     try:
         return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number gone wrong
-        raise InvalidInput.of(str(path), f"is not YAML: {' '.join(str(error).split())}") from None
+        raise InvalidInput.of(where, f"is not YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
-        raise InvalidInput.of(str(path), "is nested too deep") from None
+        raise InvalidInput.of(where, "is nested too deep") from None
+
+
+def catalog() -> dict[str, Path]:
+    """Returns the ready studies: name to file."""
+    folder = Path(str(resources.files("studies"))) / "catalog"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 class _UniqueKeys(yaml.SafeLoader):

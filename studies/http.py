@@ -23,27 +23,24 @@ from studies.errors import (
     Unavailable,
     from_problem,
 )
+from studies.files import home
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 _AGAIN: Final = (429, 502, 503, 504)  # a proxy says 502 and 504 while its server is away
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def home() -> Path:
-    """Returns the folder that holds the token, the database and the logs: LMTUNE_HOME."""
-    return Path(os.environ.get("LMTUNE_HOME") or ".lmtune")
-
-
 def find_token() -> str:
-    """Returns LMTUNE_TOKEN, or the token the server wrote into LMTUNE_HOME; else raises."""
+    """Returns LMTUNE_TOKEN, or what LMTUNE_TOKEN_FILE or LMTUNE_HOME/token holds; else raises."""
     if token := os.environ.get("LMTUNE_TOKEN"):
         return token.strip()
-    path = home() / "token"
+    path = Path(os.environ.get("LMTUNE_TOKEN_FILE") or home() / "token").expanduser()
     try:
         return path.read_text(encoding="utf-8").strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         raise Unauthorized(
-            f"no token: set LMTUNE_TOKEN, or LMTUNE_HOME to the server's folder ({path} is missing)"
+            "no token: set LMTUNE_TOKEN, LMTUNE_TOKEN_FILE, or LMTUNE_HOME to the server's folder "
+            f"({path} cannot be read)"
         ) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +13,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import Field, TypeAdapter
 from pydantic.fields import FieldInfo
 
-SectionName = Literal["data", "model", "train"]
-_NUMBERS: Final = {"int": "an integer", "float": "a number"}
+SectionName = Literal["data", "model", "train", "own"]  # own: a script's, no section of a file
+_NUMBERS: Final = {"int": "an integer", "float": "a number", "list": "a list of texts"}
 
 
 def knob(
@@ -50,9 +51,11 @@ class Knob:
     high_open: bool
 
     @property
-    def kind(self) -> Literal["int", "float", "bool", "str", "name"]:
+    def kind(self) -> Literal["int", "float", "bool", "str", "name", "list"]:
         """What sort of value the knob holds; a name is one of its choices."""
         plain = _without_none(self.annotation)
+        if get_origin(plain) is tuple:
+            return "list"
         return plain.__name__ if plain in (int, float, bool, str) else "name"
 
     @property
@@ -97,7 +100,7 @@ def written(value: Any) -> str:
         return str(int(value))
     if value == 2.0**63:
         return "2^63"
-    return str(value)
+    return json.dumps(value) if isinstance(value, str) and "\n" in value else str(value)
 
 
 def row(section: SectionName, field: str, info: FieldInfo) -> Knob:

@@ -10,15 +10,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from studies.knobs import Knob, row, written
+from studies.parts import Budget, Objective, Resources, Sampler, Scheduler
 from studies.recipe import KNOBS
 from studies.space import Entry
-from studies.spec import Budget, Objective, Sampler, Scheduler, StudySpec
+from studies.spec import StudySpec
 
 FILE: Final = Path(__file__).parents[1] / "docs" / "search-space.md"
 _HEAD: Final = """\
 # The study file
 
-<!-- Written by `python -m studies.reference` from studies/recipe.py, space.py and spec.py. -->
+<!-- Written by `python -m studies.reference` from studies/recipe/, space.py and spec.py. -->
 
 A study is a YAML or JSON document. It is checked whole before anything runs; each error names
 the field and the remedy. `lmtune catalog quickstart > mine.yaml` prints a start.
@@ -61,10 +62,14 @@ _SHAPES: Final = {
 }
 _PLACES: Final = {
     "data": "One of `builtin`, `path` and `sha256` names the text.",
-    "model": "Dropout acts on the embeddings and on the output of each LSTM layer; in a gpt on the"
-    " embeddings, the attention weights, and the output of each attention and MLP. Evaluation has"
-    " none.",
-    "train": "θ are the parameters that `regularized` names.",
+    "model": "`dropout` acts on the embeddings and on the output of each LSTM layer; in a gpt on"
+    " the embeddings, the attention weights, and the output of each attention and MLP. Each place"
+    " has a knob of its own beside it. Evaluation has none.",
+    "train": "θ are the parameters that `regularized` names. Augmentation and label smoothing act"
+    " in training only, and `train_loss` has them in it. With `wsd`, runs that differ in `steps`,"
+    " `cooldown` and `final_fraction` only, and warm up over as many steps, are one run until the"
+    " first of them cools down: `lmtune-worker --recipe FILE --from CHECKPOINT` branches from any"
+    " step before.",
 }
 _KINDS: Final = {
     "sampler": {
@@ -92,6 +97,9 @@ _KINDS: Final = {
 }
 
 
+_PARTS = (Objective, Sampler, Scheduler, Budget, Resources)
+
+
 def markdown() -> str:
     """Returns the whole document."""
     parts = [
@@ -101,7 +109,7 @@ def markdown() -> str:
         _fields(Entry),
         _CONDITIONS,
         *(part for section in ("data", "model", "train") for part in _section(section)),
-        *(part for model in (Objective, Sampler, Scheduler, Budget) for part in _model(model)),
+        *(part for model in _PARTS for part in _model(model)),
         "## name, description\n",
         _fields(StudySpec, ("name", "description")),
     ]

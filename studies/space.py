@@ -6,18 +6,21 @@ the entries into typed parameters in an order where every condition stands befor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from studies.errors import FieldError, InvalidInput
 from studies.explain import near
-from studies.knobs import Knob
+from studies.knobs import Knob, row
 from studies.recipe import KNOBS
 
 _ROUNDING: Final = 1e-6  # of a range's length in steps: 0.5 / 0.1 is no integer in binary
+_OWN_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 Scalar = bool | int | float | str
 
 
@@ -47,6 +50,10 @@ class Param:
         """True when the values chosen so far activate this parameter."""
         return all(name in values and values[name] in ok for name, ok in self.when.items())
 
+    def holds(self, value: Any) -> bool:
+        """True for a value that is searched."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class FloatParam(Param):
@@ -57,6 +64,10 @@ class FloatParam(Param):
     log: bool = False
     step: float | None = None
     points: int | None = None  # grid only
+
+    def holds(self, value: Any) -> bool:
+        """True between the ends; of steps it knows nothing."""
+        return self.low <= float(value) <= self.high
 
 
 @dataclass(frozen=True)
@@ -69,12 +80,20 @@ class IntParam(Param):
     step: int = 1
     points: int | None = None  # grid only
 
+    def holds(self, value: Any) -> bool:
+        """True between the ends; of steps it knows nothing."""
+        return self.low <= float(value) <= self.high
+
 
 @dataclass(frozen=True)
 class CategoricalParam(Param):
     """A list of distinct values without order."""
 
     choices: tuple[Scalar, ...]
+
+    def holds(self, value: Any) -> bool:
+        """True for one of the choices."""
+        return value in self.choices
 
 
 @dataclass(frozen=True)
@@ -99,9 +118,17 @@ class SearchSpace:
         """True when some parameter is searched only under a condition."""
         return any(param.when for param in self.params)
 
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """True where each value lies in what is searched: a space may have been narrowed since."""
+        return all(p.holds(values[p.name]) for p in self.params if p.name in values)
 
-def build(entries: Mapping[str, Entry]) -> SearchSpace:
+
+def build(entries: Mapping[str, Entry], own_names: bool = False) -> SearchSpace:
     """Returns the space that the entries describe.
+
+    Args:
+        entries: by name.
+        own_names: names that are no knobs are a script's own.
 
     Raises:
         InvalidInput: with one error per wrong entry, each naming the field and the remedy.
@@ -110,7 +137,7 @@ def build(entries: Mapping[str, Entry]) -> SearchSpace:
     params: dict[str, Param] = {}
     for name, entry in entries.items():
         try:
-            params[name] = _param(name, entry)
+            params[name] = _param(name, entry, own_names)
         except InvalidInput as error:
             errors += error.errors
     for param in params.values():
@@ -120,9 +147,31 @@ def build(entries: Mapping[str, Entry]) -> SearchSpace:
     return SearchSpace(_ordered(params))
 
 
-def _param(name: str, entry: Entry) -> Param:
+def knob_of(param: Param) -> Knob:
+    """Returns the knob that a parameter moves; a script's own name has the bounds of its entry."""
+    annotation = {FloatParam: float, IntParam: int}.get(type(param), Scalar)
+    return KNOBS.get(param.name) or _own(param.name, annotation)
+
+
+def _own(name: str, annotation: Any) -> Knob:
+    info = FieldInfo(annotation=annotation, json_schema_extra={"searchable": True})
+    return row("own", name, info)
+
+
+def _own_knob(name: str, entry: Entry) -> Knob:
+    """Returns the knob of a script's own name: an integer where ends and step are whole."""
+    numbers = (*(entry.log or entry.uniform or ()), entry.step)
+    whole = all(number is not None and number == int(number) for number in numbers)
+    kind: Any = Scalar if entry.choice is not None else int if whole else float
+    if not re.fullmatch(_OWN_NAME, name):
+        remedy = "letters, digits and _, at most 64, no digit first"
+        raise InvalidInput.of(f"search.{name}", "is no name", remedy)
+    return _own(name, kind)
+
+
+def _param(name: str, entry: Entry, own_names: bool) -> Param:
     where = f"search.{name}"
-    knob = KNOBS.get(name)
+    knob = KNOBS.get(name) or (_own_knob(name, entry) if own_names else None)
     if knob is None or not knob.searchable:
         names = [k.name for k in KNOBS.values() if k.searchable]
         message = "there is no such knob" if knob is None else "this knob cannot be searched"

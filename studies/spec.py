@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from studies import explain
 from studies import space as spaces
 from studies.errors import FieldError, InvalidInput
 from studies.files import read_document
 from studies.knobs import written
+from studies.parts import Budget, Objective, Part, Resources, Sampler, Scheduler
 from studies.recipe import KNOBS, DataRecipe, ModelRecipe, Recipe, TrainRecipe, trial_seed
+from studies.recipe.model import MASKED
 from studies.space import CategoricalParam, Entry, FloatParam, IntParam, Param, SearchSpace
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -30,75 +31,9 @@ METRICS: Final = (
 )
 _CORNERS: Final = 1_024  # combinations of extremes tried when a spec is checked
 _FEW: Final = 16  # integers of a range that are all tried when a spec is checked
-_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-def _seconds(value: Any) -> Any:
-    """Returns a duration in seconds; text like 90s, 10m or 1h30m is understood."""
-    if not isinstance(value, str) or re.fullmatch(r"[0-9.]+", value):
-        return value
-    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)([smhd])", value)
-    if not parts or "".join(n + u for n, u in parts) != value:
-        raise ValueError(f"{value!r} is not a duration; write 90s, 10m, 1h30m or 2d")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
-
-
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=10 * 365 * 86_400)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Objective(_Part):
-    """What is tuned for."""
-
-    metric: Literal[
-        "validation_loss", "bits_per_byte", "perplexity", "train_loss", "tokens_per_second"
-    ] = Field("validation_loss", description="a reported metric, read at the trial's final step")
-    direction: Literal["minimize", "maximize"] = "minimize"
-
-
-class Sampler(_Part):
-    """How the next configuration is chosen (Optuna's samplers)."""
-
-    kind: Literal["random", "tpe", "qmc", "grid"] = "tpe"
-    seed: int = Field(0, ge=0, lt=2**63, description="the study's seed; trials' seeds follow it")
-    startup_trials: int = Field(10, ge=1, le=10_000, description="random trials first (tpe)")
-    order: Literal["given", "ascending", "descending", "random"] = Field(
-        "given", description="order of the points (grid); descending tries the largest first"
-    )
-
-
-class Scheduler(_Part):
-    """Which trials are ended early."""
-
-    kind: Literal["none", "median", "asha"] = "none"
-    mode: Literal["stop", "promote"] = Field(
-        "stop", description="trials not among the best are stopped, or wait to be promoted (asha)"
-    )
-    min_steps: int = Field(100, ge=1, description="no trial is judged before this step [steps]")
-    reduction_factor: int = Field(
-        3, ge=2, le=100, description="one in this many is promoted at a rung (asha)"
-    )
-    startup_trials: int = Field(
-        5, ge=0, le=10_000, description="trials with a value before any is judged (median)"
-    )
-
-    @property
-    def promotes(self) -> bool:
-        """True when trials are paused at rungs and the best of them go on."""
-        return self.kind == "asha" and self.mode == "promote"
-
-
-class Budget(_Part):
-    """When the study ends: whichever comes first."""
-
-    trials: int = Field(16, ge=1, le=1_000_000, description="configurations tried")
-    wall_time: Duration | None = Field(None, description="time spent RUNNING, as 90s, 10m or 2h")
-
-
-class StudySpec(_Part):
+class StudySpec(Part):
     """A whole study, as a study file or `POST /api/v1/studies` gives it."""
 
     model_config = ConfigDict(
@@ -133,11 +68,22 @@ class StudySpec(_Part):
     sampler: Sampler = Sampler()
     scheduler: Scheduler = Scheduler()
     budget: Budget = Budget()
+    resources: Resources = Resources()
 
     @cached_property
     def space(self) -> SearchSpace:
         """The typed search space; raises InvalidInput where an entry is wrong."""
-        return spaces.build(self.search)
+        return spaces.build(self.search, own_names=self.model.kind == "script")
+
+    @cached_property
+    def precisions(self) -> frozenset[str]:
+        """Those that a trial may be trained in."""
+        entry = self.search.get("precision")
+        return frozenset([self.train.precision, *map(str, (entry and entry.choice) or ())])
+
+    def lacking(self, said: Mapping[str, Any]) -> str | None:
+        """Returns what a worker that says so of itself lacks to train a trial; None: nothing."""
+        return self.resources.lacking(said, self.precisions)
 
     def recipe(self, params: Mapping[str, Any], number: int) -> Recipe:
         """Returns the recipe of a trial.
@@ -220,7 +166,7 @@ def check(spec: StudySpec) -> None:
     """Raises InvalidInput unless the parts of the study fit together."""
     errors = [*_fixed_and_searched(spec), *_scheduler_errors(spec)]
     space = spec.space  # raises for its own errors
-    errors += [*_grid_errors(spec, space), *_lambda_errors(spec)]
+    errors += [*_grid_errors(spec, space), *_lambda_errors(spec), *_objective_errors(spec)]
     if not errors:
         errors += _corner_errors(spec, space)
     if errors:
@@ -245,6 +191,9 @@ def _scheduler_errors(spec: StudySpec) -> list[FieldError]:
     steps, every, least = spec.train.steps, spec.train.evaluate_every, spec.scheduler.min_steps
     if spec.scheduler.mode == "promote" and spec.scheduler.kind != "asha":
         return [FieldError("scheduler.mode", "only asha promotes", "remove it, or take asha")]
+    if spec.scheduler.mode == "promote" and spec.model.kind == "script":
+        message = "a script keeps no checkpoint to be promoted from"
+        return [FieldError("scheduler.mode", message, "take mode: stop")]
     if spec.scheduler.kind == "none":
         return []
     if least > steps:
@@ -274,6 +223,15 @@ def _grid_errors(spec: StudySpec, space: SearchSpace) -> list[FieldError]:
     ]
 
 
+def _objective_errors(spec: StudySpec) -> list[FieldError]:
+    searched = spec.search.get("kind")
+    kinds = {spec.model.kind, *((searched and searched.choice) or ())}
+    if spec.objective.metric != "bits_per_byte" or not kinds & set(MASKED):
+        return []
+    message = "a masked model says nothing of a text's bytes"
+    return [FieldError("objective.metric", message, "take validation_loss")]
+
+
 def _lambda_errors(spec: StudySpec) -> list[FieldError]:
     regularized = "regularizer" in spec.search or spec.train.regularizer != "none"
     if "lambda" not in spec.search or regularized:
@@ -301,7 +259,9 @@ def _corner_errors(spec: StudySpec, space: SearchSpace) -> list[FieldError]:
 def _with_values(error: FieldError, values: Mapping[str, Any]) -> FieldError:
     """Returns the error with the searched values of its section that led to it."""
     section = error.field.partition(".")[0]
-    said = [f"{n} {written(v)}" for n, v in values.items() if KNOBS[n].section == section]
+    said = [
+        f"{n} {written(v)}" for n, v in values.items() if n in KNOBS and KNOBS[n].section == section
+    ]
     message = f"{error.message}, at {', '.join(said)}" if said else error.message
     return FieldError(error.field, message, error.remedy)
 

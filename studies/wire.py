@@ -80,6 +80,7 @@ class StudyView(View):
     best: BestTrial | None
     revision: int = Field(description="rises with every change of the study or of a trial")
     error: str | None = Field(None, description="the first error when the study is failing")
+    lacking: str | None = Field(None, description="what no connected worker has, yet it needs")
 
 
 class Point(View):
@@ -161,8 +162,17 @@ class WorkerView(View):
     state: Literal["idle", "busy", "lost", "gone"]
     study: str | None
     trial: int | None
+    draining: bool = Field(False, description="it gets no new trial")
     registered_at: datetime
     seen_at: datetime
+
+
+class WorkerCommand(View):
+    """How a worker is started by hand on another machine; no text here has a secret."""
+
+    command: str = Field(description="one line that starts it")
+    token: str = Field(description="one line that brings the token's file to NODE first")
+    note: str | None = Field(description="why the line would not work as it stands")
 
 
 class DataView(View):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from tests.harness.lmtune import Server, Worker
+    from tests.harness.namespaces import Cable
     from tests.harness.postgres import Postgres
+    from tests.harness.ray_cluster import RayCluster
+    from tests.harness.slurm_cluster import SlurmCluster
 
 # The same examples every time, however slow the machine: a failure is a change of ours.
 hypothesis.settings.register_profile(
@@ -33,6 +37,12 @@ def _missing(ring: str, what: str, install: str) -> NoReturn:
     if ring in os.environ.get("LMTUNE_REQUIRE", "").split(","):
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that two processes end at about the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +73,56 @@ def postgres() -> Iterator[Postgres]:
     server = harness.Postgres(programs)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[RayCluster]:
+    """A cluster of Ray of three nodes on this machine, two of them with a GPU that is not there."""
+    from tests.harness.ray_cluster import INSTALL, LOOPBACK, RayCluster
+
+    if find_spec("ray") is None:
+        _missing("ray", "Ray", INSTALL)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in LOOPBACK.items():
+            patch.setenv(name, value)
+        cluster = RayCluster(3)
+        yield cluster
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def nginx() -> Path:
+    """The program of nginx."""
+    found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        _missing("nginx", "nginx", "apt-get install -y nginx-light")
+    return Path(found)
+
+
+@pytest.fixture
+def cables() -> Iterator[list[Cable]]:
+    """Two network namespaces, each with a cable to this one."""
+    from tests.harness import namespaces
+
+    if not namespaces.possible():
+        _missing("namespaces", "the right to make network namespaces", namespaces.INSTALL)
+    with namespaces.cables(2) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def slurm_cluster() -> Iterator[SlurmCluster]:
+    """Slurm on this machine with three nodes, each with a GPU that is not there."""
+    from tests.harness import slurm_cluster as harness
+
+    if not harness.available() or find_spec("submitit") is None:
+        _missing("slurm", "Slurm", harness.INSTALL)
+    cluster = harness.SlurmCluster(3)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            patch.setenv(name, value)
+        yield cluster
+    cluster.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -104,13 +164,17 @@ def server(make_server: MakeServer) -> Server:
 
 @pytest.fixture
 def make_worker(tmp_path: Path) -> Iterator[MakeWorker]:
-    """Starts real workers: `make_worker(server, "--once")`; they end with the test."""
+    """Starts real workers: `make_worker(server, "--once")`; they end with the test.
+
+    `enter` is a command that starts the worker's: in another network namespace, say.
+    """
     from tests.harness.lmtune import Worker
 
     workers: list[Worker] = []
 
-    def make(server: Server, *arguments: str) -> Worker:
+    def make(server: Server, *arguments: str, enter: Sequence[str] = ()) -> Worker:
         worker = Worker(server, tmp_path / f"worker-{len(workers)}", list(arguments))
+        worker.command = [*enter, *worker.command]
         workers.append(worker)
         worker.start()
         return worker

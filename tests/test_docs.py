@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from studies.errors import BY_CODE
-from studies.spec import Sampler, Scheduler
+from studies.parts import Sampler, Scheduler
 from studies.trial import Decision, Outcome, StudyState, TrialState
 from tests.harness import lifecycle
 from tests.harness.tree import README, TREE, tree

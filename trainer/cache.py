@@ -8,7 +8,7 @@ from pathlib import Path
 from studies.client import WorkerClient
 from studies.corpus import file_sha256
 from studies.errors import LmtuneError
-from studies.http import home
+from studies.files import home
 from trainer.patience import Patience
 
 

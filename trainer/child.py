@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib
 import logging
+import os
 import signal
 import sys
 import time
@@ -22,15 +23,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-from studies.corpus import load_text
-from studies.errors import InvalidInput
-from studies.recipe import DataRecipe, Recipe
+from studies.corpus import builtin_text
+from studies.errors import InvalidInput, TrialError
+from studies.recipe import Recipe
 from studies.trial import Outcome
 from studies.wire import ReportItem
 from trainer import device
 from trainer.checkpoint import CheckpointFile, CheckpointUnusable
 from trainer.loop import Write, train
 from trainer.pipe import Pipe
+from trainer.precision import native_precisions
+from trainer.script import run_script
 
 logger = logging.getLogger(__name__)
 STEP_SECONDS: Final = 0.5  # at least so long between two tellings of the step
@@ -92,10 +95,7 @@ class PipeCheckpoints:
         self._pipe.send("checkpoint", step=step, path=str(file.path), sha256=file.sha256, best=best)
 
 
-@lru_cache(maxsize=2)
-def _text(data: DataRecipe, upload: str | None) -> str:
-    """Returns the text; remembered, for what an upload's hash names does not change."""
-    return load_text(data, lambda _: Path(upload or ""))
+_builtin: Final = lru_cache(maxsize=1)(builtin_text)
 
 
 def _file(said: Mapping[str, Any]) -> CheckpointFile:
@@ -107,15 +107,21 @@ def train_one(pipe: Pipe, order: Mapping[str, Any]) -> None:
     try:
         recipe = Recipe.model_validate(order["recipe"])
         start = order["start"] and _file(order["start"])
-        text = _text(recipe.data, order["text"])
+        text = Path(order["text"]) if order["text"] else _builtin(recipe.data.builtin or "")
         reporter = PipeReporter(pipe)
-        result = train(recipe, text, reporter, PipeCheckpoints(pipe, Path(order["folder"]), start))
+        folder = Path(order["folder"])
+        if recipe.model.kind == "script" and os.environ.get("RANK", "0") != "0":
+            return  # a script is one process, and sees to its devices itself
+        if recipe.model.kind == "script":
+            result = run_script(recipe, text, folder, reporter)
+        else:
+            result = train(recipe, text, reporter, PipeCheckpoints(pipe, folder, start))
     except CheckpointUnusable as error:
         pipe.send("unusable", reason=str(error))
     except (EOFError, ConnectionError):
         raise  # the parent is gone
     except Exception as error:
-        reason = str(error) if isinstance(error, InvalidInput) else f"{error!r}"
+        reason = str(error) if isinstance(error, InvalidInput | TrialError) else f"{error!r}"
         pipe.send("error", reason=reason[:2_000], trace=traceback.format_exc()[-20_000:])
     else:
         said = {"outcome": result.outcome, "final_step": result.final_step}
@@ -126,7 +132,9 @@ def serve(pipe: Pipe) -> None:
     """Trains what it is told to until it is told to quit; raises EOFError without a parent."""
     importlib.import_module("torch._dynamo")  # takes seconds, which a first optimizer would take
     gc.freeze()  # what the imports made stays: the collection after each trial passes over it
-    pipe.send("ready", device=device.short_name(device.choose_device()))
+    ours = device.choose_device()
+    has = {"memory": device.memory_bytes(ours), "precisions": native_precisions(ours)}
+    pipe.send("ready", device=device.short_name(ours), **has)
     while (order := pipe.receive()) is not None and order["kind"] != "quit":
         if order["kind"] == "train":  # an `end` may come too late for its trial
             train_one(pipe, order)

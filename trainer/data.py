@@ -1,26 +1,48 @@
-"""Text as token ids, the batches of each step, and the loss of knowing only frequencies.
+"""A text's splits as token ids, and the loss of knowing only frequencies.
 
-Shapes: N tokens of a split, B sequences, T tokens of a sequence, V vocabulary.
+Large texts are tokenised once on a machine: their ids wait in LMTUNE_HOME/cache/tokens, from where
+all workers map them into memory.
+
+Shapes: N tokens of a split, V vocabulary.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import json
+import logging
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
 
-import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from studies.corpus import count_splits, split, text_sha256, words
+from studies.corpus import file_sha256, read_text, split, text_sha256
+from studies.files import home
 from studies.recipe import DataRecipe
+from trainer.tokens import Tokenizer, build_tokenizer, tokenizer_file
 
-UNKNOWN: Final = "<unk>"  # WikiText's name, so that its own unknown words are ours
+logger = logging.getLogger(__name__)
 _KEPT: Final = 2  # tokenised texts in memory; assumption: a worker serves few studies at once
+STORED_FROM: Final = (
+    2**22
+)  # characters, bytes of a file; assumption: smaller texts are tokenised within a second
+_FORMAT: Final = 1  # of stored ids; another number makes all be tokenised anew
+_MATTERS: Final = {  # knobs that ids depend on, besides the tokenizer's file
+    *("tokenizer", "vocabulary_size"),
+    *("validation_fraction", "test_fraction", "validation_at", "test_at"),
+}
+_SPLITS: Final = ("train", "validation", "test")
+_FACTS: Final = ("sha256", "vocabulary", "bytes", "unigram_loss", "mask", "tokenizer_sha256")
 
 
 @dataclass(frozen=True)
@@ -31,78 +53,137 @@ class Dataset:
     vocabulary: int  # V, how many ids there are
     train_N: Tensor
     validation_N: Tensor
-    validation_bytes: int  # UTF-8 length of the predicted text: all of the split but one token
+    test_N: Tensor  # empty where no test split is kept back
+    bytes: dict[str, int]  # by split, UTF-8 length of the predicted text: all but one token
     unigram_loss: float  # of a model that knows only frequencies [nats per token]
+    mask: int | None = None  # the id that hides a token, where the tokenizer has one
+    tokenizer_sha256: str | None = None  # of the tokenizer's file
 
-    def bits_per_byte(self, loss: float) -> float:
-        """Returns the loss [nats per token] on the validation split in bits per byte of text.
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """Training, validation and test split [tokens]."""
+        return len(self.train_N), len(self.validation_N), len(self.test_N)
+
+    def bits_per_byte(self, loss: float, split: str = "validation") -> float:
+        """Returns the loss [nats per token] on a split in bits per byte of text.
 
         With words the bytes of dropped spaces count, and those of unknown words: compare it
         only between runs with the same tokenizer.
         """
-        tokens = len(self.validation_N) - 1
-        return loss * tokens / (math.log(2) * max(self.validation_bytes, 1))
+        tokens = self.lengths[_SPLITS.index(split)] - 1
+        return loss * tokens / (math.log(2) * max(self.bytes[split], 1))
 
 
 @lru_cache(maxsize=_KEPT)
-def lengths(text: str, data: DataRecipe) -> tuple[int, int]:
-    """Returns the length of the training and of the validation split [tokens]; remembered."""
-    return count_splits(text, data)
+def dataset(text: str | Path, data: DataRecipe) -> Dataset:
+    """Returns the text as tokens; remembered, so that a warm worker does it once.
+
+    Args:
+        text: itself, or a file that holds it and never changes; the file is hashed in pieces, and
+            read only where its ids are not stored.
+        data: how it becomes tokens.
+    """
+    if isinstance(text, str):
+        digest, size = text_sha256(text), len(text)
+    else:
+        digest, size = file_sha256(text), text.stat().st_size
+    if size < STORED_FROM:
+        return _tokenised(_read(text), data, digest)
+    key = _key(digest, data)
+    path = home() / "cache" / "tokens" / f"{key}.safetensors"
+    if (stored := _load(path)) is not None:
+        return stored
+    with _turn(home() / "cache" / "locks" / key):
+        if (stored := _load(path)) is not None:
+            return stored
+        fresh = _tokenised(_read(text), data, digest)
+        _store(path, fresh)
+    return _load(path) or fresh
 
 
-@lru_cache(maxsize=_KEPT)
-def dataset(text: str, data: DataRecipe) -> Dataset:
-    """Returns the text as tokens; remembered, so that a warm worker does it once."""
-    train, validation = split(text, data.validation_fraction)
-    vocabulary, encode = _TOKENIZERS[data.tokenizer](text, train, data)
-    train_N, validation_N = encode(train), encode(validation)
-    first = _bytes_of_first_token(validation, data.tokenizer)
+def _read(text: str | Path) -> str:
+    return text if isinstance(text, str) else read_text(text)
+
+
+def _tokenised(text: str, data: DataRecipe, digest: str) -> Dataset:
+    parts = split(text, data)
+    tokenizer = build_tokenizer(text, parts.train, data)
+    train_N, validation_N, test_N = map(tokenizer.encode, parts)
     return Dataset(
-        sha256=text_sha256(text),
-        vocabulary=vocabulary,
+        sha256=digest,
+        vocabulary=tokenizer.vocabulary,
         train_N=train_N,
         validation_N=validation_N,
-        validation_bytes=len(validation.encode()) - first,
-        unigram_loss=unigram_loss(train_N, validation_N, vocabulary),
+        test_N=test_N,
+        bytes={
+            name: _bytes(part, tokenizer) for name, part in zip(_SPLITS, parts, strict=True) if part
+        },
+        unigram_loss=unigram_loss(train_N, validation_N, tokenizer.vocabulary),
+        mask=tokenizer.mask,
+        tokenizer_sha256=_file_sha256(data),
     )
 
 
-Encoder = Callable[[str], Tensor]
+def _bytes(part: str, tokenizer: Tokenizer) -> int:
+    return len(part.encode()) - len(tokenizer.first(part).encode())
 
 
-def _bytes(text: str, train: str, data: DataRecipe) -> tuple[int, Encoder]:
-    return 256, lambda part: torch.frombuffer(bytearray(part.encode()), dtype=torch.uint8)
+# ------------------------------------------------------------------------------- stored ids
 
 
-def _characters(text: str, train: str, data: DataRecipe) -> tuple[int, Encoder]:
-    """The distinct characters of the whole text, sorted, as nanoGPT has them."""
-    ids = {character: i for i, character in enumerate(sorted(set(text)))}
-    return len(ids), lambda part: _ids([ids[c] for c in part], len(ids))
+@contextlib.contextmanager
+def _turn(lock: Path) -> Iterator[None]:
+    """Lets the machine's processes in one after another; where no file can be locked, at once."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(held.enter_context(lock.open("w")), fcntl.LOCK_EX)
+        yield
 
 
-def _words(text: str, train: str, data: DataRecipe) -> tuple[int, Encoder]:
-    """The most frequent words of the training split; ties in the order of their appearance."""
-    counts = Counter(words(train))
-    counts.pop(UNKNOWN, None)
-    kept = [UNKNOWN, *(word for word, _ in counts.most_common(data.vocabulary_size - 1))]
-    ids = {word: i for i, word in enumerate(kept)}
-    return len(ids), lambda part: _ids([ids.get(w, 0) for w in words(part)], len(ids))
+def _key(digest: str, data: DataRecipe) -> str:
+    """Returns a hash of all that the ids depend on."""
+    said: dict[str, Any] = {
+        "format": _FORMAT,
+        "text": digest,
+        "data": data.model_dump(include=_MATTERS, exclude_defaults=True),
+    }
+    if data.tokenizer in ("bpe", "file"):
+        with contextlib.suppress(ModuleNotFoundError):
+            said["tokenizers"] = version("tokenizers")
+        said["file"] = _file_sha256(data)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-_TOKENIZERS: Final[Mapping[str, Callable[[str, str, DataRecipe], tuple[int, Encoder]]]] = {
-    "bytes": _bytes,
-    "characters": _characters,
-    "words": _words,
-}
+def _file_sha256(data: DataRecipe) -> str | None:
+    path = data.tokenizer_file if data.tokenizer == "file" else None
+    return file_sha256(tokenizer_file(Path(path))) if path else None
 
 
-def _ids(ids: Sequence[int], vocabulary: int) -> Tensor:
-    return torch.tensor(ids, dtype=torch.uint8 if vocabulary <= 256 else torch.int32)
+def _store(path: Path, tokens: Dataset) -> None:
+    """Writes the ids; a full disk costs only that they are not kept."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    tensors = {name: getattr(tokens, f"{name}_N") for name in _SPLITS}
+    facts = {name: getattr(tokens, name) for name in _FACTS}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, partial, {"facts": json.dumps(facts)})
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        logger.warning("%s: the ids are not kept: %s", path, error)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
-def _bytes_of_first_token(validation: str, tokenizer: str) -> int:
-    first = validation[:1] if tokenizer != "words" else next(words(validation), "")
-    return 1 if tokenizer == "bytes" else len(first.encode())
+def _load(path: Path) -> Dataset | None:
+    """Returns stored ids, mapped and not read; None where there are none, or they are damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            tensors = {f"{name}_N": file.get_tensor(name) for name in _SPLITS}
+        return Dataset(**facts, **tensors)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
 
 
 def unigram_loss(train_N: Tensor, validation_N: Tensor, vocabulary: int) -> float:
@@ -120,26 +201,3 @@ def draw_seed(seed: int, step: int, purpose: str) -> int:
     """Returns the seed of one purpose at one step [0, 2**63): a hash, and nothing else."""
     digest = hashlib.sha256(f"{seed} {step} {purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-class Batches:
-    """Random windows of the training split.
-
-    Invariant:
-        The batch of a step is a function of (seed, step) only, the same on every device; so a
-        resumed run needs no generator state.
-    """
-
-    def __init__(self, train_N: Tensor, shape: tuple[int, int], seed: int) -> None:
-        self._train_N, self._seed = train_N, seed
-        self._batch_size, length = shape
-        self._offsets_T = torch.arange(length + 1, device=train_N.device)
-
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Returns x_BT and y_BT of a step: y is x one token later."""
-        generator = torch.Generator().manual_seed(draw_seed(self._seed, step, "batch"))
-        starts = len(self._train_N) - len(self._offsets_T) + 1
-        start_B = torch.randint(starts, (self._batch_size,), generator=generator)
-        start_B = start_B.to(self._train_N.device, non_blocking=True)
-        window_BT = self._train_N[start_B[:, None] + self._offsets_T].long()
-        return window_BT[:, :-1], window_BT[:, 1:]

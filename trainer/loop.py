@@ -98,7 +98,7 @@ _NO_CHECKPOINTS: Final = NullCheckpoints()
 
 def train(
     recipe: Recipe,
-    text: str,
+    text: str | Path,
     reporter: Reporter = _NO_REPORTER,
     checkpoints: Checkpoints = _NO_CHECKPOINTS,
 ) -> TrainResult:
@@ -107,31 +107,43 @@ def train(
     The same recipe, text and device give the same losses, resumed or not (bit for bit on the
     CPU). Uses torch's default random generators.
 
+    Args:
+        recipe: what is trained, and how.
+        text: itself, or a file that holds it.
+        reporter: hears of the run, and may end it.
+        checkpoints: where its states go.
+
     Raises:
         InvalidInput: the text is too short for the recipe.
         CheckpointUnusable: the checkpoint to start from cannot be used.
     """
     try:
-        return _train(recipe, text, reporter, checkpoints)
+        with device.memory_kept(), device.algorithms(recipe.train.deterministic):
+            return _train(recipe, text, reporter, checkpoints)
     except (Diverged, OutOfMemory) as error:
         outcome = Outcome.DIVERGED if isinstance(error, Diverged) else Outcome.OOM
         return TrainResult(outcome, 0, str(error))
     except Exception as error:
         if not device.is_out_of_memory(error):
             raise
-        return TrainResult(Outcome.OOM, 0, str(error).splitlines()[0][:500])
+        reason = device.out_of_memory_reason(error, device.choose_device())
+        return TrainResult(Outcome.OOM, 0, reason)
     finally:
         device.release_memory()
 
 
-def _train(recipe: Recipe, text: str, reporter: Reporter, checkpoints: Checkpoints) -> TrainResult:
+def _train(
+    recipe: Recipe, text: str | Path, reporter: Reporter, checkpoints: Checkpoints
+) -> TrainResult:
     run = Run(recipe, text)
     if (start := checkpoints.start()) is not None:
         run.resume(start)
+    if run.ranks.rank:  # rank 0 speaks for all
+        reporter, checkpoints = _NO_REPORTER, _NO_CHECKPOINTS
     reporter.started(run.environment(), run.progress.step)
     offered = run.progress.step  # each state once: its file may be on its way to the server
     while not run.finished:
-        if ending := reporter.ending(run.progress.step):
+        if ending := run.ranks.agree(reporter.ending(run.progress.step)):
             if ending in _RESUMABLE and run.progress.step > offered:
                 run.check()
                 _offer(run, checkpoints)

@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from studies.recipe import TrainRecipe
+from trainer.models import LanguageModel
 from trainer.precision import LossScaler
-
-
-def schedule_factor(step: int, train: TrainRecipe) -> float:
-    """Returns the learning rate of a step as a part of the recipe's.
-
-    Rises linearly through the warm-up, whose last step has factor 1; then the schedule runs over
-    the steps that are left.
-
-    Args:
-        step: 0 for the first update [steps].
-        train: `schedule`, its knobs, `warmup` and `steps`.
-    """
-    warm = round(train.warmup * train.steps)
-    if step < warm:
-        return (step + 1) / warm
-    return _SCHEDULES[train.schedule](step - warm, train.steps - warm, train)
-
-
-def _constant(step: int, steps: int, train: TrainRecipe) -> float:
-    return 1.0
-
-
-def _cosine(step: int, steps: int, train: TrainRecipe) -> float:
-    """Half a cosine from 1 to final_fraction (SGDR, arXiv:1608.03983, equation 5)."""
-    height = (1 + math.cos(math.pi * step / steps)) / 2
-    return train.final_fraction + (1 - train.final_fraction) * height
-
-
-def _ladder(step: int, steps: int, train: TrainRecipe) -> float:
-    """Stairs down: learning rates from large to small within one run."""
-    stair = max(1, round(train.ladder_every * train.steps))
-    return train.ladder_factor ** (step // stair)
-
-
-_SCHEDULES: Final[Mapping[str, Callable[[int, int, TrainRecipe], float]]] = {
-    "constant": _constant,
-    "cosine": _cosine,
-    "ladder": _ladder,
-}
+from trainer.schedule import schedule_factor
 
 
 def regularized(model: nn.Module, train: TrainRecipe) -> list[Tensor]:
@@ -68,10 +31,6 @@ class Penalty:
         """The parameters' gradients, as the backward pass left them."""
         return [p.grad for p in self.parameters if p.grad is not None]
 
-    def value(self) -> Tensor:
-        """Returns the penalty itself; training needs only its gradient."""
-        return torch.zeros(())
-
     def add_gradient_(self) -> None:
         """Adds the penalty's exact gradient to .grad: the same as adding its value to the loss.
 
@@ -83,10 +42,6 @@ class Penalty:
 class L1(Penalty):
     """λ‖θ‖₁, with gradient λ sign(θ), 0 at 0."""
 
-    def value(self) -> Tensor:
-        """Returns λ Σ|θ|."""
-        return self.weight * torch.stack(torch._foreach_norm(self.parameters, 1)).sum()
-
     @torch.no_grad()
     def add_gradient_(self) -> None:
         """Adds λ sign(θ)."""
@@ -96,10 +51,6 @@ class L1(Penalty):
 
 class L2(Penalty):
     """λ‖θ‖₂², the squared norm, with gradient 2λθ."""
-
-    def value(self) -> Tensor:
-        """Returns λ Σθ²."""
-        return self.weight * torch.stack(torch._foreach_norm(self.parameters, 2)).square().sum()
 
     @torch.no_grad()
     def add_gradient_(self) -> None:
@@ -121,15 +72,31 @@ def build_penalty(model: nn.Module, train: TrainRecipe) -> Penalty:
 
 
 def decoupled_decay(train: TrainRecipe) -> float:
-    """Returns the rate of θ ← θ − η·rate·θ: λ where it is decoupled, and AdamW's own beside."""
-    own = train.weight_decay if train.optimizer == "adamw" else 0.0
+    """Returns the rate of θ ← θ − η·rate·θ: λ where it is decoupled, and the optimizer's own."""
+    own = train.weight_decay if train.optimizer in ("adamw", "muon") else 0.0
     return own + (train.lambda_ if train.regularizer == "decoupled" else 0.0)
 
 
-def _torch_optimizer(parameters: list[Tensor], train: TrainRecipe) -> torch.optim.Optimizer:
-    """Returns torch's update rule; AdamW is Adam plus the decay that Updater does for all."""
+def _torch_optimizers(model: LanguageModel, train: TrainRecipe) -> list[torch.optim.Optimizer]:
+    """Returns torch's update rules, each with its parameters and without decay: Updater's task."""
+    parameters = list(model.parameters())
     if train.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=0.0, momentum=train.momentum, fused=True)
+        return [torch.optim.SGD(parameters, lr=0.0, momentum=train.momentum, fused=True)]
+    if train.optimizer != "muon":
+        return [_adam(parameters, train)]
+    hidden = model.hidden_matrices()
+    chosen = {id(p) for p in hidden}
+    muon = torch.optim.Muon(
+        hidden,
+        lr=0.0,
+        weight_decay=0.0,
+        momentum=train.momentum,
+        adjust_lr_fn="match_rms_adamw",  # so that one learning rate serves both
+    )
+    return [muon, _adam([p for p in parameters if id(p) not in chosen], train)]
+
+
+def _adam(parameters: list[nn.Parameter], train: TrainRecipe) -> torch.optim.Optimizer:
     betas = (train.beta1, train.beta2)
     return torch.optim.Adam(parameters, lr=0.0, betas=betas, eps=train.epsilon, fused=True)
 
@@ -137,10 +104,10 @@ def _torch_optimizer(parameters: list[Tensor], train: TrainRecipe) -> torch.opti
 class Updater:
     """Turns the gradients of one backward pass into one step of the parameters."""
 
-    def __init__(self, model: nn.Module, train: TrainRecipe, scaler: LossScaler) -> None:
+    def __init__(self, model: LanguageModel, train: TrainRecipe, scaler: LossScaler) -> None:
         self._train, self._scaler = train, scaler
         self._parameters: list[Tensor] = list(model.parameters())
-        self._optimizer = _torch_optimizer(self._parameters, train)
+        self._optimizers = _torch_optimizers(model, train)
         self._penalty = build_penalty(model, train)
         self._decay, self._decayed = decoupled_decay(train), regularized(model, train)
 
@@ -156,8 +123,13 @@ class Updater:
         norm = nn.utils.clip_grad_norm_(self._parameters, largest, foreach=True)
         if self._scaler.accepts(norm):
             self._move(self.learning_rate(step))
-        self._optimizer.zero_grad(set_to_none=True)
+        self.clear()
         return norm
+
+    def clear(self) -> None:
+        """Frees the gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def learning_rate(self, step: int) -> float:
         """Returns the step size of a step."""
@@ -167,23 +139,26 @@ class Updater:
     def _move(self, learning_rate: float) -> None:
         if self._decay:
             torch._foreach_mul_(self._decayed, 1 - learning_rate * self._decay)
-        self._optimizer.param_groups[0]["lr"] = learning_rate
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.param_groups[0]["lr"] = learning_rate
+            optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns the optimizer's state by name, not copied."""
+        """Returns the optimizers' state by name, not copied."""
         return {
-            f"{i}.{key}": value
-            for i, state in self._optimizer.state_dict()["state"].items()
+            f"{place}.{i}.{key}": value
+            for place, optimizer in enumerate(self._optimizers)
+            for i, state in optimizer.state_dict()["state"].items()
             for key, value in state.items()
             if isinstance(value, Tensor)
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Goes on from saved tensors."""
-        state: dict[int, dict[str, Any]] = {}
+        states: list[dict[int, dict[str, Any]]] = [{} for _ in self._optimizers]
         for name, tensor in tensors.items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+            place, index, key = name.split(".", 2)
+            states[int(place)].setdefault(int(index), {})[key] = tensor
+        for optimizer, state in zip(self._optimizers, states, strict=True):
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})

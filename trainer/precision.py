@@ -18,11 +18,9 @@ from torch import Tensor, nn
 
 from studies.errors import Diverged
 from trainer.models.base import LanguageModel
-from trainer.models.gpt import ScaledDotProduct
 
 Round = Callable[[Tensor], Tensor]
 
-_MATRIX_LAYERS: Final = (nn.Linear, nn.LSTM, ScaledDotProduct)  # those autocast would lower
 _TF32_DROPPED: Final = 13  # mantissa bits: fp32 has 23, tf32 keeps 10
 _CAPABILITY: Final = {"tf32": (8, 0), "bf16": (8, 0), "fp16": (7, 0)}  # CUDA C++ guide, table 27
 _DTYPES: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -95,7 +93,7 @@ class Emulated(Precision):
 
     def __init__(self, model: LanguageModel, round_: Round) -> None:
         self._round = round_
-        layers = [m for m in model.modules() if isinstance(m, _MATRIX_LAYERS)]
+        layers = model.matrix_layers()
         self._weights: list[Tensor] = list(
             {p: None for layer in layers for p in layer.parameters()}
         )
@@ -134,6 +132,14 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return ctx.round(gradients[0]), None
+
+
+def native_precisions(device: torch.device) -> list[str]:
+    """Returns the formats that the device computes in itself; the others are emulated there."""
+    if device.type != "cuda":
+        return ["fp32"]
+    capability = torch.cuda.get_device_capability(device)
+    return ["fp32", *(name for name, needed in _CAPABILITY.items() if capability >= needed)]
 
 
 def build_precision(name: str, model: LanguageModel, device: torch.device) -> Precision:

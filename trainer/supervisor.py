@@ -23,12 +23,13 @@ import trainer
 from studies import wire
 from studies.client import Claimed, WorkerClient
 from studies.errors import LmtuneError, NotFound, ServerFailed, StaleClaim, StartupError
-from studies.http import home
+from studies.files import home
 from studies.trial import Outcome
 from trainer.attempt import AttemptRun
 from trainer.cache import TextCache
 from trainer.patience import GaveUp, Patience
 from trainer.scratch import Scratch
+from trainer.team import ONE, Devices, parse_devices
 from trainer.warm import Child
 
 logger = logging.getLogger(__name__)
@@ -53,12 +54,14 @@ def code_hash() -> str:
 class Supervisor:
     """One worker: one life of this process."""
 
-    def __init__(self, client: WorkerClient, name: str | None) -> None:
-        self._client = client
+    def __init__(
+        self, client: WorkerClient, name: str | None, launched: bool = False, devices: Devices = ONE
+    ) -> None:
+        self._client, self._launched = client, launched
         self._given_name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._name = self._given_name
         self._code_hash = code_hash()
-        self._child = Child()
+        self._child = Child(devices)
         self._going = threading.Event()
         self._patience = Patience(_DEFAULT_LEASE)
         self._texts = TextCache(client, self._patience)
@@ -140,6 +143,8 @@ class Supervisor:
         try:
             claimed = self._claim(token)
         except StaleClaim:
+            if self._launched:  # an orphan: its node seemed dead, and another is in its place
+                raise GaveUp("its launcher has replaced this worker") from None
             own = f"{self._given_name}-{secrets.token_hex(4)}"
             self._register_anew(own, f"a worker named {self._name} claims, or did before this one")
             return
@@ -185,6 +190,7 @@ class Supervisor:
             lease_token=token,
             protocol=wire.PROTOCOL,
             code_hash=self._code_hash,
+            resources=self._child.resources,
             wait_ms=WAIT_MS,
         )
         try:
@@ -209,7 +215,14 @@ def _make_scratch() -> Scratch:
         raise StartupError(f"cannot write in {reason}; set LMTUNE_HOME") from None
 
 
-def work(url: str | None, token: str | None, name: str | None) -> int:
-    """Runs a worker until it is asked to go; returns the process's exit code."""
+def work(url: str | None, token: str | None, name: str | None, devices: str | None) -> int:
+    """Runs a worker until it is asked to go; returns the process's exit code.
+
+    One that a cluster's launcher started (LMTUNE_LAUNCHED) never goes on as another worker: it is
+    replaced.
+    """
+    launched = bool(os.environ.get("LMTUNE_LAUNCHED"))
     timeout = WAIT_MS / 1_000 + _ANSWER_SECONDS
-    return Supervisor(WorkerClient(url, token, timeout=timeout), name).serve()
+    return Supervisor(
+        WorkerClient(url, token, timeout=timeout), name, launched, parse_devices(devices)
+    ).serve()

@@ -6,10 +6,9 @@ import contextlib
 import logging
 import signal
 import subprocess
-import sys
 import threading
 import time
-from multiprocessing import Pipe as make_pipe
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from studies.errors import StartupError
 from trainer.inbox import Inbox, Message
 from trainer.pipe import Pipe
 from trainer.spool import Spool
+from trainer.team import ONE, Devices, Helpers, is_failure, spawn
 
 logger = logging.getLogger(__name__)
 child_logger = logging.getLogger("trainer.child")
@@ -27,8 +27,10 @@ END_SECONDS: Final = 60.0  # for a child that was told to end a trial
 class Child:
     """The warm process; `receive` says `died` once when it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, devices: Devices = ONE) -> None:
         self.device = ""
+        self.resources: dict[str, Any] = {}  # what a claim says of the worker, once it is ready
+        self._devices, self._helpers, self._reason = devices, Helpers([], lambda _: None), ""
         self._inbox = Inbox()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Pipe | None = None
@@ -46,11 +48,11 @@ class Child:
         """
         if self._process is not None and self._process.poll() is None:
             return
-        ours, theirs = make_pipe()
-        command = [sys.executable, "-m", "trainer.child", str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()])  # noqa: S603
-        theirs.close()
-        self._pipe, self._inbox = Pipe(ours), Inbox()
+        self._helpers.kill()
+        first, *others = self._devices.places()
+        self._process, self._pipe = spawn(first)
+        self._helpers, self._reason = Helpers(others, partial(self._fail, self._process)), ""
+        self._inbox = Inbox()
         threading.Thread(
             target=self._listen, args=(self._pipe, self._inbox), name="listener", daemon=True
         ).start()
@@ -63,12 +65,23 @@ class Child:
                 "Is PyTorch installed? pip install 'lmtune[worker]'"
             )
         self.device = ready["device"]
+        self.resources = {"devices": self._devices.count, "memory": ready["memory"]}
+        self.resources |= {"precisions": ready["precisions"]}
+        if self._devices.count > 1:
+            self.device = f"{self._devices.count} x {self.device}"
+
+    @property
+    def count(self) -> int:
+        """The devices that train a trial together."""
+        return self._devices.count
 
     def send(self, kind: str, **content: Any) -> None:
         """Sends a message; one to a dead child is lost, and `died` follows. From any thread."""
         with contextlib.suppress(OSError):
             if self._pipe is not None:
                 self._pipe.send(kind, **content)
+        if kind in ("train", "quit"):  # what else there is to hear, the first tells the others
+            self._helpers.send(kind, **content)
 
     def begin(self, folder: Path, step: int) -> None:
         """What comes now is of a new trial, from a step; its reports wait in the folder."""
@@ -92,7 +105,8 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """Ends the process at once, and those beside it."""
+        self._helpers.kill()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -106,6 +120,12 @@ class Child:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self.kill()
+        self._helpers.kill()
+
+    def _fail(self, process: subprocess.Popen[bytes], reason: str) -> None:
+        """Ends all, as a device's part of the trial has failed: the others wait for it."""
+        self._reason = self._reason or reason
+        process.kill()
 
     def _listen(self, pipe: Pipe, inbox: Inbox) -> None:
         """Drains the pipe, so that the child never waits for the server."""
@@ -116,12 +136,17 @@ class Child:
                     child_logger.log(message["level"], message["text"])
                 elif message is not None:
                     inbox.put(message)
+                    if self.count > 1 and is_failure(message):  # the others may be anywhere
+                        self.kill()
         except (EOFError, OSError):
             inbox.put({"kind": "died", "reason": self._last_words()})
 
     def _last_words(self) -> str:
         assert self._process is not None  # noqa: S101 - it was started
         code = self._process.wait()
+        self._helpers.kill()
+        if self._reason:
+            return self._reason
         if code >= 0:
             return f"the training process ended with code {code}"
         name = signal.Signals(-code).name

@@ -91,6 +91,17 @@ def suggested_claim(ctx: Context, worker_id: int, body: ClaimBody, study: Row) -
     return asked(ctx, study, use) or Claimed()
 
 
+def drain(tx: Tx, ctx: Context, worker_id: int, draining: bool) -> None:
+    """A worker gets no new trial, or some again; the one that it has goes on.
+
+    Raises:
+        NotFound: the worker is unknown.
+    """
+    if workers.drain(tx, worker_id, draining) is None:
+        raise NotFound(f"there is no worker {worker_id}")
+    tx.on_commit(ctx.wake)
+
+
 def hash_token(token: str) -> str:
     """Returns what is stored of a lease token."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -119,14 +130,19 @@ def _check_protocol(spoken: int) -> None:
         raise Incompatible(f"{which}; upgrade lmtune on the {older}")
 
 
-def _open_to(conn: Connection, worker_id: int) -> list[Row]:
+def _open_to(conn: Connection, ctx: Context, worker_id: int) -> list[Row]:
     """Returns the RUNNING studies that the worker may be offered, in the order to look at them."""
+    worker = workers.get(conn, worker_id)
+    if worker is None or worker.draining:
+        return []
     refused = attempts.studies_refused_by(conn, worker_id)
-    return [row for row in studies.fewest_running_first(conn) if row.id not in refused]
+    rows = [row for row in studies.fewest_running_first(conn) if row.id not in refused]
+    has = worker.resources or {}
+    return [row for row in rows if ctx.studies.spec(row).lacking(has) is None]
 
 
 def _with_room(conn: Connection, ctx: Context, worker_id: int) -> Row | None:
-    rows = _open_to(conn, worker_id)
+    rows = _open_to(conn, ctx, worker_id)
     return next((row for row in rows if has_room(conn, ctx, row)), None)
 
 
@@ -137,7 +153,7 @@ def _grant_any(
 
     With an offer, its study does.
     """
-    rows = _open_to(tx.conn, worker_id)
+    rows = _open_to(tx.conn, ctx, worker_id)
     for row in sorted(rows, key=lambda row: offer is None or row.id != offer.study_id):
         study = studies.lock(tx, row.id)
         if study.state != StudyState.RUNNING:
@@ -211,6 +227,7 @@ def _grant_body(tx: Tx, ctx: Context, study: Row, trial: Row) -> Grant:
     start = attempts.newest_checkpoint(tx.conn, trial.id)
     older = start and attempts.newest_checkpoint(tx.conn, trial.id, below=start.step)
     lease_ms, heartbeat_ms = _times(ctx)
+    ctx.studies.learn(tx, trial.id, study)  # its reports come next
     return Grant(
         trial_id=trial.id,
         study=study.name,

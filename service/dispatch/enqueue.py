@@ -13,8 +13,7 @@ from service.store import studies, trials
 from service.store.database import Row, Tx
 from studies.errors import Conflict, Finished, InvalidInput, NotFound, Unavailable
 from studies.explain import near
-from studies.recipe import KNOBS
-from studies.space import CategoricalParam, FloatParam, IntParam, Param
+from studies.space import CategoricalParam, FloatParam, IntParam, Param, knob_of
 from studies.spec import StudySpec
 from studies.trial import Desired, StudyState, TrialState
 
@@ -36,12 +35,19 @@ def enqueue(ctx: Context, name: str, params: Mapping[str, Any]) -> Row:
     def use(offer: Offer) -> Row | None:
         assert offer.suggestion is not None  # noqa: S101 - a fixed configuration is a point
         spec.recipe(offer.suggestion.params, offer.number)  # raises where they make no recipe
-        return ctx.database.write(lambda tx: take(tx, ctx, _open(tx, ctx, name), offer))
+        return ctx.database.write(lambda tx: _add(tx, ctx, name, offer))
 
     trial = asked(ctx, study, use, check_params(spec, params))
     if trial is None:
         raise Unavailable("the study's trials change too fast; try again")
     ctx.wake()
+    return trial
+
+
+def _add(tx: Tx, ctx: Context, name: str, offer: Offer) -> Row | None:
+    trial = take(tx, ctx, _open(tx, ctx, name), offer)
+    if trial is not None:
+        studies.audit(tx, trial.study_id, "enqueued", trial.number, params=trial.params)
     return trial
 
 
@@ -64,6 +70,7 @@ def cancel(tx: Tx, ctx: Context, name: str, number: int) -> Row:
         raise NotFound(f"study {name} has no trial {number}")
     if TrialState(trial.state).terminal:
         raise Finished(f"trial {number} is {trial.state} already")
+    studies.audit(tx, study.id, "cancel_asked", number)
     if trial.state == TrialState.RUNNING:
         return trials.update(tx, trial.id, desired=Desired.CANCEL, desired_t=tx.t)
     moved = move(tx, trial, TrialState.CANCELLED, "cancelled")
@@ -88,14 +95,14 @@ def check_params(spec: StudySpec, params: Mapping[str, Any]) -> dict[str, Any]:
         if not param.active(params):
             remedy = f"it is searched only when {dict(param.when)}"
             raise InvalidInput.of(f"params.{param.name}", "has no effect here", remedy)
-        chosen[param.name] = _in_space(param, params[param.name])
+        chosen[param.name] = in_space(f"params.{param.name}", param, params[param.name])
     return chosen
 
 
-def _in_space(param: Param, value: Any) -> Any:
-    where = f"params.{param.name}"
+def in_space(where: str, param: Param, value: Any) -> Any:
+    """Returns the value in its knob's type; raises InvalidInput where it is not searched."""
     try:
-        checked = KNOBS[param.name].check(value)
+        checked = knob_of(param).check(value)
     except ValueError:
         raise InvalidInput.of(where, f"{value!r} is not a {param.name}") from None
     if isinstance(param, CategoricalParam) and checked not in param.choices:

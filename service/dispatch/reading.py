@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
-import threading
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
-from service.dispatch.suggest import refresh
-from service.figures import TrialData
+from service.dispatch.sparks import Sparks
+from service.dispatch.standing import Standing, standing
+from service.dispatch.watching import Watch
+from service.figures.findings import Cost, Spent
 from service.store import attempts, blobs, reports, studies, trials, workers
 from service.store.database import Connection, Row
-from service.tuning.mirror import Mirror
 from studies import wire
+from studies.changes import EventView
 from studies.errors import InvalidInput, NotFound
-from studies.trial import Desired, TrialState
+from studies.parts import Resources
+from studies.spec import StudySpec
+from studies.trial import Desired, StudyState, TrialState
 
 
 class Reading:
@@ -26,15 +29,23 @@ class Reading:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._read = ctx.database.read
-        self._mirrors: dict[int, Mirror] = {}  # of our own: an ask holds the others
-        self._lock = threading.Lock()
+        self.watch = Watch(ctx)
+        self.sparks = Sparks(ctx.database)
 
-    def studies(self, archived: bool, cursor: str | None, limit: int) -> wire.Page[wire.StudyView]:
-        """Returns a page of studies, newest first."""
+    def studies(
+        self,
+        archived: bool,
+        cursor: str | None,
+        limit: int,
+        search: str = "",
+        state: StudyState | None = None,
+    ) -> wire.Page[wire.StudyView]:
+        """Returns a page of studies, newest first: of a state, with a part of their names."""
+        wanted: dict[str, Any] = {"archived": archived, "search": search, "state": state}
         before = None if cursor is None else _cursor(cursor)
 
         def read(conn: Connection) -> wire.Page[wire.StudyView]:
-            rows = studies.page(conn, archived=archived, before=before, limit=limit + 1)
+            rows = studies.page(conn, before=before, limit=limit + 1, **wanted)
             more = str(rows[limit - 1].id) if len(rows) > limit else None
             views = [self._study_view(conn, row) for row in rows[:limit]]
             return wire.Page[wire.StudyView](items=views, next=more)
@@ -69,10 +80,32 @@ class Reading:
 
         def read(conn: Connection) -> wire.TrialDetail:
             study = _study(conn, name)
-            row = trials.by_number(conn, study.id, number)
-            if row is None:
-                raise NotFound(f"study {name} has no trial {number}")
-            return self._detail(conn, study, row)
+            return self._detail(conn, study, _trial(conn, study, number))
+
+        return self._read(read)
+
+    def standing(self, name: str, number: int) -> Standing:
+        """Returns how a trial stands among the others, and what is kept of it."""
+
+        def read(conn: Connection) -> Standing:
+            study = _study(conn, name)
+            direction = self._ctx.studies.spec(study).objective.direction
+            return standing(conn, study, _trial(conn, study, number), direction)
+
+        return self._read(read)
+
+    def checkpoint(self, name: str, number: int) -> tuple[int, str]:
+        """Returns the step and hash of a trial's checkpoint: of a COMPLETE one, what counts."""
+
+        def read(conn: Connection) -> tuple[int, str]:
+            row = _trial(conn, _study(conn, name), number)
+            found = attempts.newest_checkpoint(conn, row.id)
+            if found is None:
+                raise NotFound(
+                    f"trial {number} of {name} keeps no checkpoint; of those that ended only the"
+                    " study's best three do"
+                )
+            return found.step, found.sha256
 
         return self._read(read)
 
@@ -101,38 +134,30 @@ class Reading:
 
         return self._read(read)
 
-    def trial_data(self, name: str) -> list[TrialData]:
-        """Returns every trial with its curve, as figures draw it."""
+    def cost(self, name: str) -> Cost:
+        """Returns what the study has cost so far; raises NotFound."""
 
-        def read(conn: Connection) -> list[TrialData]:
+        def read(conn: Connection) -> Cost:
             study = _study(conn, name)
-            curves: dict[int, list[tuple[int, float]]] = {}
-            for row in reports.curves(conn, study.id):
-                value = math.nan if row.value is None else row.value
-                curves.setdefault(row.trial_id, []).append((row.step, value))
-            rows = trials.changed_since(conn, study.id, -1)
-            return [_trial_data(row, curves.get(row.id, [])) for row in rows]
+            rows = attempts.spent(conn, study.id, time.time())
+            kept = [reports.spent(body) for body in reports.last_bodies(conn, study.id)]
+            spent = [Spent(row.device, row.outcome, row.ended, row.seconds) for row in rows]
+            return Cost(spent, sum(tokens for tokens, _ in kept), sum(took for _, took in kept))
 
         return self._read(read)
 
-    def importances(self, name: str) -> dict[str, float]:
-        """Returns how much each searched knob mattered; empty while too little is known."""
-        with self._lock:
-            return self._mirror(self._read(lambda conn: _study(conn, name))).importances()
+    def history(
+        self, name: str, cursor: str | None = None, limit: int = 100
+    ) -> wire.Page[EventView]:
+        """Returns a page of a study's events, newest first."""
+        before = None if cursor is None else _cursor(cursor)
 
-    def baseline(self, name: str) -> float | None:
-        """Returns the unigram model's loss on the validation split, as workers told it."""
-
-        def read(conn: Connection) -> float | None:
-            environment = attempts.latest_environment(conn, _study(conn, name).id)
-            found = (environment or {}).get("unigram_loss")
-            return float(found) if found is not None else None
+        def read(conn: Connection) -> wire.Page[EventView]:
+            rows = studies.history(conn, _study(conn, name).id, before, limit + 1)
+            more = str(rows[limit - 1].id) if len(rows) > limit else None
+            return wire.Page[EventView](items=[_event(row) for row in rows[:limit]], next=more)
 
         return self._read(read)
-
-    def stamp(self, name: str) -> tuple[int, int]:
-        """Returns (revision, newest report); changes whenever anything visible does."""
-        return self._read(lambda conn: studies.stamp(conn, _study(conn, name).id))
 
     def workers(self) -> list[wire.WorkerView]:
         """Returns the workers, those heard of last first."""
@@ -162,12 +187,6 @@ class Reading:
 
         return self._read(read)
 
-    def _mirror(self, study: Row) -> Mirror:
-        mirror = self._mirrors.get(study.id) or Mirror(self._ctx.studies.spec(study))
-        self._mirrors[study.id] = mirror
-        refresh(self._ctx.database, study, mirror)
-        return mirror
-
     def _study_view(self, conn: Connection, row: Row) -> wire.StudyView:
         spec = self._ctx.studies.spec(row)
         counts = studies.counts(conn, row.id)
@@ -187,7 +206,17 @@ class Reading:
             best=wire.BestTrial(number=best[0].number, value=best[0].value) if best else None,
             revision=row.revision,
             error=row.error,
+            lacking=self._lacking(conn, row, spec),
         )
+
+    def _lacking(self, conn: Connection, row: Row, spec: StudySpec) -> str | None:
+        """Returns what a RUNNING study waits for, where not one worker that is there has it."""
+        if row.state != StudyState.RUNNING or spec.resources == Resources():
+            return None
+        since = workers.read_clock(conn).t - self._ctx.lease.lease
+        there = [w for w in workers.recent(conn) if not w.gone and w.seen_t >= since]
+        lacks = [spec.lacking(worker.resources or {}) for worker in there]
+        return None if None in lacks else next(iter(lacks), None)
 
     def _detail(self, conn: Connection, study: Row, row: Row) -> wire.TrialDetail:
         spec = self._ctx.studies.spec(study)
@@ -214,6 +243,13 @@ def _study(conn: Connection, name: str) -> Row:
     row = studies.by_name(conn, name)
     if row is None:
         raise NotFound(f"there is no study named {name}")
+    return row
+
+
+def _trial(conn: Connection, study: Row, number: int) -> Row:
+    row = trials.by_number(conn, study.id, number)
+    if row is None:
+        raise NotFound(f"study {study.name} has no trial {number}")
     return row
 
 
@@ -272,16 +308,8 @@ def _attempt_view(row: Row) -> wire.AttemptView:
     )
 
 
-def _trial_data(row: Row, curve: list[tuple[int, float]]) -> TrialData:
-    return TrialData(
-        number=row.number,
-        state=TrialState(row.state),
-        params=row.params,
-        value=row.value,
-        curve=tuple(curve),
-        started=_time(row.started_at),
-        ended=_time(row.ended_at),
-    )
+def _event(row: Row) -> EventView:
+    return EventView(id=row.id, at=_time(row.at), kind=row.kind, trial=row.trial, detail=row.detail)
 
 
 def _worker_view(row: Row, silent: bool) -> wire.WorkerView:
@@ -295,6 +323,7 @@ def _worker_view(row: Row, silent: bool) -> wire.WorkerView:
         state=state,
         study=row.study,
         trial=row.trial,
+        draining=row.draining,
         registered_at=_time(row.registered_at),
         seen_at=_time(row.seen_at),
     )

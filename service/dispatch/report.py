@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
+from service.dispatch import plain
 from service.dispatch.claim import visible_end
 from service.dispatch.context import Context
 from service.dispatch.settle import objective, settle
 from service.dispatch.studies import after_settle
-from service.store import attempts, blobs, reports, studies, trials, workers
+from service.store import attempts, blobs, fence, reports, studies, trials, workers
 from service.store.database import Row, Tx
-from service.store.trials import AttemptKey
+from service.store.fence import AttemptKey
 from service.tuning import schedulers
 from studies import wire
 from studies.errors import (
@@ -29,26 +28,20 @@ from studies.errors import (
 from studies.spec import StudySpec
 from studies.trial import Decision, Desired, Outcome, TrialState
 
-KEPT_WHILE_LIVE = 2  # newest checkpoints of a live trial
+KEPT_WHILE_LIVE = 2  # newest checkpoints of a live trial, and with early stopping the best one
 _LOG_BYTES = 1 << 20  # of an attempt's log that are kept
-_DECISIONS = {
-    Desired.RUN: Decision.CONTINUE,
-    Desired.PAUSE: Decision.PAUSE,
-    Desired.STOP: Decision.STOP,
-    Desired.CANCEL: Decision.CANCEL,
-}
 
 
 def heartbeat(tx: Tx, ctx: Context, key: AttemptKey, body: wire.HeartbeatBody) -> Decision:
     """Renews the lease; returns what is wanted of the trial."""
-    held = trials.beat(tx, key, ctx.lease.lease, body.step)
+    held = fence.beat(tx, key, ctx.lease.lease, body.step)
     if held is None:
         raise _refusal(tx, key)
     worker_id, desired = held
     workers.beat(tx, worker_id)
     if body.environment is not None:
         attempts.update(tx, key.trial_id, key.attempt, environment=body.environment)
-    return _DECISIONS[desired]
+    return plain.DECISIONS[desired]
 
 
 def record_report(
@@ -60,12 +53,10 @@ def record_report(
         Conflict: another report was stored at a step, or the steps do not rise.
     """
     study_id, spec = ctx.studies.of_trial(tx, key.trial_id)
-    judged = _may_judge(spec, body)
-    if not judged and len(body.items) == 1:
-        answer = _take_plain(tx, ctx, key, study_id, spec, body.items[0])
-        if answer is not None:
-            return answer
-    if judged:
+    one = plain.only_report(ctx, key, body, study_id, spec)
+    if one is not None and (answer := plain.take(tx, one)) is not None:
+        return answer
+    if plain.may_judge(spec, body):
         studies.lock(tx, study_id)
     trial = _fenced(tx, ctx, key, body.items[-1].step)
     decision, duplicate, through = Decision.CONTINUE, True, 0
@@ -79,26 +70,6 @@ def record_report(
         if decision is not Decision.CONTINUE:
             break
     return wire.ReportAnswer(accepted_through=through, decision=decision, duplicate=duplicate)
-
-
-def _take_plain(
-    tx: Tx, ctx: Context, key: AttemptKey, study_id: int, spec: StudySpec, item: wire.ReportItem
-) -> wire.ReportAnswer | None:
-    """Stores one new report that no scheduler looks at, in two statements.
-
-    Returns None, and has done nothing, where it is not one: `record_report` then says why.
-    """
-    value = item.metrics.get(spec.objective.metric)
-    if value is None:
-        return None
-    stored = value if math.isfinite(value) else None
-    moved = trials.advance(tx, key, study_id, ctx.lease.lease, item.step, stored)
-    if moved is None:  # a duplicate, out of order, or not of the holder
-        return None
-    desired, max_step = moved
-    decision = Decision.CONTINUE if item.step >= max_step else _DECISIONS[desired]
-    _insert(tx, study_id, key, item, value, decision)
-    return wire.ReportAnswer(accepted_through=item.step, decision=decision, duplicate=False)
 
 
 def checkpoint(tx: Tx, ctx: Context, key: AttemptKey, body: wire.CheckpointBody) -> Decision:
@@ -116,10 +87,21 @@ def checkpoint(tx: Tx, ctx: Context, key: AttemptKey, body: wire.CheckpointBody)
         raise BlobMissing(f"upload {body.sha256} before pointing at it")
     newest = attempts.newest_checkpoint(tx.conn, key.trial_id)
     attempts.add_checkpoint(tx, trial_id=key.trial_id, attempt=key.attempt, **body.model_dump())
-    attempts.keep_newest_checkpoints(tx, key.trial_id, KEPT_WHILE_LIVE, body.step)
+    _drop_checkpoints(tx, ctx, key.trial_id, body.step)
     if newest is None or body.step > newest.step:  # else four ends here would never be in a row
         trials.update(tx, key.trial_id, failures=0)
-    return _DECISIONS[Desired(trial.desired)]
+    return plain.DECISIONS[Desired(trial.desired)]
+
+
+def _drop_checkpoints(tx: Tx, ctx: Context, trial_id: int, step: int) -> None:
+    """Keeps what a trial may go on from and, where it may end early, the state that may count."""
+    _, spec = ctx.studies.of_trial(tx, trial_id)
+    if not (spec.train.patience or "patience" in spec.search):
+        attempts.keep_newest_checkpoints(tx, trial_id, KEPT_WHILE_LIVE, step)
+        return
+    best = reports.best_visible(tx.conn, trial_id, spec.objective.direction)
+    counts = best.step if best else step
+    attempts.keep_newest_checkpoints(tx, trial_id, KEPT_WHILE_LIVE + 1, step, counts)
 
 
 def resume(tx: Tx, ctx: Context, key: AttemptKey, body: wire.ResumeBody) -> Decision:
@@ -136,7 +118,7 @@ def resume(tx: Tx, ctx: Context, key: AttemptKey, body: wire.ResumeBody) -> Deci
     reports.supersede(tx, key.trial_id, step)
     attempts.update(tx, key.trial_id, key.attempt, start_step=step)
     trials.update(tx, key.trial_id, progress_step=step, **visible_end(tx, key.trial_id))
-    return _DECISIONS[Desired(trial.desired)]
+    return plain.DECISIONS[Desired(trial.desired)]
 
 
 def finish(tx: Tx, ctx: Context, key: AttemptKey, body: wire.FinishBody) -> wire.FinishAnswer:
@@ -171,7 +153,7 @@ def log(tx: Tx, ctx: Context, key: AttemptKey, text: str) -> None:
 
 def _fenced(tx: Tx, ctx: Context, key: AttemptKey, step: int | None = None) -> Row:
     """Returns the trial that `key` holds, its lease renewed; else raises why it does not."""
-    trial = trials.fence(tx, key, ctx.lease.lease, step)
+    trial = fence.renew(tx, key, ctx.lease.lease, step)
     if trial is None:
         raise _refusal(tx, key)
     return trial
@@ -195,12 +177,6 @@ def _refusal(tx: Tx, key: AttemptKey) -> LmtuneError:
     return refusal(f"the trial is {trial.state}")
 
 
-def _may_judge(spec: StudySpec, body: wire.ReportBody) -> bool:
-    """True when the scheduler looks at one of the reports: then the study is locked first."""
-    every, last = spec.train.evaluate_every, spec.train.steps
-    return any(schedulers.judged_at(spec.scheduler, i.step, every, last) for i in body.items)
-
-
 def _same(stored: Row, item: wire.ReportItem) -> Decision:
     """Returns the stored decision of a report sent again; raises Conflict for another report."""
     if stored.body != item.canonical():
@@ -217,26 +193,8 @@ def _store(tx: Tx, spec: StudySpec, trial: Row, item: wire.ReportItem) -> tuple[
         raise InvalidInput.of("items.metrics", f"lacks the objective {spec.objective.metric}")
     decision = _decide(tx, spec, trial, item.step, value)
     key = AttemptKey(trial.id, trial.attempt, trial.lease_hash)
-    _insert(tx, trial.study_id, key, item, value, decision)
-    stored = value if math.isfinite(value) else None
-    return decision, trials.update(tx, trial.id, step=item.step, value=stored)
-
-
-def _insert(
-    tx: Tx, study_id: int, key: AttemptKey, item: wire.ReportItem, value: float, decision: Decision
-) -> None:
-    finite = math.isfinite(value)
-    reports.insert(
-        tx,
-        study_id=study_id,
-        trial_id=key.trial_id,
-        attempt=key.attempt,
-        step=item.step,
-        value=value if finite else None,
-        special=None if finite else wire.number_to_json(value),
-        body=item.canonical(),
-        decision=decision,
-    )
+    reports.insert(tx, **plain.row(trial.study_id, key, item, value, decision))
+    return decision, trials.update(tx, trial.id, step=item.step, value=plain.finite(value))
 
 
 def _decide(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> Decision:
@@ -246,7 +204,7 @@ def _decide(tx: Tx, spec: StudySpec, trial: Row, step: int, value: float) -> Dec
     """
     if step >= trial.max_step or trial.desired != Desired.RUN:
         at_end = step >= trial.max_step
-        return Decision.CONTINUE if at_end else _DECISIONS[Desired(trial.desired)]
+        return Decision.CONTINUE if at_end else plain.DECISIONS[Desired(trial.desired)]
     every = spec.train.evaluate_every
     looks = schedulers.judged_at(spec.scheduler, step, every, trial.max_step)
     if not looks or step <= trial.promoted_step:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from service.store import attempts, reports, studies, trials
 from service.store.database import Row, Tx
 from service.store.optuna_rows import BoundStorage
-from studies.spec import Objective
+from studies.parts import Objective
 from studies.trial import TRANSITIONS, Desired, Outcome, TrialState
 from studies.wire import number_from_json
 

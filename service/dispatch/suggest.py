@@ -20,6 +20,7 @@ from service.store.database import Connection, Database, Row, Tx
 from service.store.optuna_rows import BoundStorage
 from service.tuning.mirror import Mirror, Seen, Suggestion
 from studies.errors import InvalidInput
+from studies.space import SearchSpace
 from studies.spec import StudySpec
 from studies.trial import StudyState, TrialState
 
@@ -34,6 +35,7 @@ class Offer:
 
     study_id: int
     number: int
+    space: SearchSpace  # in which it was asked; it may be narrowed meanwhile
     suggestion: Suggestion | None  # None: no point is left to try
 
 
@@ -61,7 +63,8 @@ def asked(
     with ctx.studies.turn(study) as mirror:
         for _ in range(ASKS):
             number = refresh(ctx.database, study, mirror)
-            used = use(Offer(study.id, number, mirror.ask(number, fixed)))
+            suggestion = mirror.ask(number, fixed)
+            used = use(Offer(study.id, number, mirror.spec.space, suggestion))
             if used is not None:
                 return used
     return None
@@ -95,7 +98,7 @@ def blind_offer(tx: Tx, ctx: Context, study: Row) -> Offer | None:
     if spec.sampler.kind != "random":
         return None
     number = BoundStorage(tx.conn).next_number(study.optuna_id)
-    return Offer(study.id, number, Mirror(spec).blind(number))
+    return Offer(study.id, number, spec.space, Mirror(spec).blind(number))
 
 
 def take(tx: Tx, ctx: Context, study: Row, offer: Offer) -> Row | None:
@@ -104,13 +107,16 @@ def take(tx: Tx, ctx: Context, study: Row, offer: Offer) -> Row | None:
     The caller holds the study's lock and knows that it takes trials. With no point left to try
     the study begins to end.
     """
+    spec = ctx.studies.spec(study)
+    if offer.space != spec.space:
+        return None
     if offer.suggestion is None:
         lives.exhaust(tx, ctx, study)
         return None
     if BoundStorage(tx.conn).next_number(study.optuna_id) != offer.number:
         return None
-    trial = _create(tx, ctx.studies.spec(study), study, offer.suggestion)
-    misfit = _misfit(ctx.studies.spec(study), trial)
+    trial = _create(tx, spec, study, offer.suggestion)
+    misfit = _misfit(spec, trial)
     if misfit is None:
         return trial
     move(tx, trial, TrialState.CANCELLED, f"does not fit together: {misfit}")

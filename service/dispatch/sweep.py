@@ -106,12 +106,25 @@ def end_overtime(tx: Tx, ctx: Context, study_id: int) -> None:
         lives.advance(tx, ctx, study)
 
 
+def wanted_workers(conn: Connection, ctx: Context) -> int:
+    """Returns how many workers the studies can use now: one for each trial that may yet train."""
+    rows = studies.in_state(conn, StudyState.RUNNING, StudyState.ENDING)
+    return sum(_useful(ctx, row, studies.counts(conn, row.id)) for row in rows)
+
+
+def _useful(ctx: Context, study: Row, counts: dict[TrialState, int]) -> int:
+    if study.state == StudyState.ENDING:
+        return counts.get(TrialState.RUNNING, 0)
+    room = max(ctx.studies.spec(study).budget.trials - lives.slots(counts), 0)
+    return max(room + sum(n for state, n in counts.items() if not state.terminal), 1)
+
+
 def worker_lost(tx: Tx, ctx: Context, lost: Lost) -> None:
     """Ends the attempts of a worker that is known to be dead, without waiting for its lease."""
     worker = workers.by_name(tx.conn, lost.worker)
     if worker is None:
         return
-    workers.leave(tx, worker.id)
+    workers.lose(tx, worker.id)
     for row in trials.of_worker(tx.conn, worker.id):
         study = studies.lock(tx, row.study_id)
         trial = trials.get(tx.conn, row.id, hold=True)

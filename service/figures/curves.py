@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeVar
 
 import plotly.graph_objects as go
 
@@ -14,23 +14,33 @@ from service.figures.data import (
     MIN_CURVE_POINTS,
     Point,
     StudyData,
+    TrialData,
     finite,
     shown,
     thin,
     window,
 )
 
+XT = TypeVar("XT", int, float)
 _MARKED: Final = 400  # points up to which each is marked; a single report shows only so
+FEW: Final = ("complete", "running", "best", "failed", "baseline", "waiting")  # colours in turn
 _BACK_TO_FRONT: Final = ("cancelled", "failed", "pruned", "waiting", "paused", "complete")
+
+
+Axis = Literal["step", "tokens", "seconds"]
+_TITLES: Final = {"step": "step", "tokens": "tokens", "seconds": "training time [s]"}
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One trial's curve; `role` decides its colour and what lies over what."""
+    """One trial's curve; `role` decides its colour and what lies over what.
+
+    Its points are (x, value), x being steps, tokens or seconds.
+    """
 
     number: int
     role: str
-    points: list[Point]
+    points: list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Curves:
     range: tuple[float, float] | None
 
 
-def curves_data(study: StudyData) -> Curves:
+def curves_data(study: StudyData, x: Axis = "step") -> Curves:
     """Returns at most MAX_TRIALS curves of together about MAX_POINTS points."""
     trials = shown(study, lambda trial: bool(trial.curve))
     best = study.best
@@ -51,7 +61,7 @@ def curves_data(study: StudyData) -> Curves:
         Curve(
             number=trial.number,
             role="best" if trial is best else style.role_of(trial.state),
-            points=thin_curve(trial.curve, room),
+            points=thin_curve(_over(trial, x), room),
         )
         for trial in trials
     ]
@@ -62,7 +72,15 @@ def curves_data(study: StudyData) -> Curves:
     return Curves(curves, study.baseline, window([*values, *reference], study.direction))
 
 
-def thin_curve(points: Sequence[Point], limit: int) -> list[Point]:
+def _over(trial: TrialData, x: Axis) -> Sequence[tuple[float, float]]:
+    """Returns the trial's curve over steps, tokens or seconds."""
+    if x == "step":
+        return trial.curve
+    part = 0 if x == "tokens" else 1
+    return [(at[part], point[1]) for at, point in zip(trial.spent, trial.curve, strict=True)]
+
+
+def thin_curve(points: Sequence[tuple[XT, float]], limit: int) -> list[tuple[XT, float]]:
     """Returns at most `limit` finite points: first, last, lowest, highest, the rest spread."""
     kept = [point for point in points if finite(point[1]) is not None]
     if len(kept) <= limit:
@@ -71,17 +89,18 @@ def thin_curve(points: Sequence[Point], limit: int) -> list[Point]:
     return thin(kept, limit, {0, len(kept) - 1, by_value[0], by_value[-1]})
 
 
-def curves(study: StudyData) -> go.Figure:
-    """Returns the learning curves."""
-    data = curves_data(study)
+def curves(study: StudyData, x: Axis = "step") -> go.Figure:
+    """Returns the learning curves over steps, tokens or seconds."""
+    data = curves_data(study, x)
     figure = style.figure(340)
     marked = sum(len(curve.points) for curve in data.curves) <= _MARKED
-    for role in dict.fromkeys(curve.role for curve in data.curves):
+    roles = dict.fromkeys(curve.role for curve in data.curves)
+    for role in roles if "running" in roles else ("running", *roles):  # where curves may yet grow
         figure.add_trace(_trace(role, [c for c in data.curves if c.role == role], marked=marked))
-    steps = [step for curve in data.curves for step, _ in curve.points]
-    style.add_baseline(figure, data.baseline, steps)
+    xs = [at for curve in data.curves for at, _ in curve.points]
+    style.add_baseline(figure, data.baseline, xs)
     style.value_axis(figure, study.metric, data.range)
-    return figure.update_layout(xaxis={"title": {"text": "step"}, "rangemode": "tozero"})
+    return figure.update_layout(xaxis={"title": {"text": _TITLES[x]}, "rangemode": "tozero"})
 
 
 def trial_curve(metrics: Mapping[str, Sequence[Point]], baseline: float | None) -> go.Figure:
@@ -91,24 +110,42 @@ def trial_curve(metrics: Mapping[str, Sequence[Point]], baseline: float | None) 
         metrics: (step, value) by name of the metric; metrics of one unit.
         baseline: see StudyData.
     """
+    named = {style.words(name): points for name, points in metrics.items()}
+    return several(named, next(iter(metrics), ""), baseline, roles=("complete", "waiting"))
+
+
+def several(
+    named: Mapping[str, Sequence[Point]],
+    metric: str,
+    baseline: float | None,
+    direction: Literal["minimize", "maximize"] = "minimize",
+    roles: Sequence[str] = FEW,
+) -> go.Figure:
+    """Returns a few curves, each in a colour of its own.
+
+    Args:
+        named: (step, value) by what the legend says; at most six.
+        metric: what all of them show.
+        baseline: see StudyData.
+        direction: see StudyData.
+        roles: their colours, in turn.
+    """
     figure = style.figure(320)
-    roles = ("complete", "waiting", "running")
-    for role, (name, points) in zip(roles, metrics.items(), strict=False):
-        kept = thin_curve(points, MAX_POINTS // len(metrics))
+    for role, (name, points) in zip(roles, named.items(), strict=False):
+        kept = thin_curve(points, MAX_POINTS // len(named))
         mode = "lines+markers" if len(kept) <= _MARKED else "lines"
         x, y = [step for step, _ in kept], [value for _, value in kept]
-        figure.add_trace(style.line(role, style.words(name), x=x, y=y, mode=mode))
-    ranges = [value for points in metrics.values() for _, value in points]
+        figure.add_trace(style.line(role, name, x=x, y=y, mode=mode))
+    ranges = [value for points in named.values() for _, value in points]
     reference = [] if baseline is None else [baseline]
-    style.add_baseline(figure, baseline, [s for points in metrics.values() for s, _ in points])
-    name = next(iter(metrics), "")
-    style.value_axis(figure, name, window([*ranges, *reference], "minimize"))
+    style.add_baseline(figure, baseline, [s for points in named.values() for s, _ in points])
+    style.value_axis(figure, metric, window([*ranges, *reference], direction))
     return figure.update_layout(xaxis={"title": {"text": "step"}, "rangemode": "tozero"})
 
 
 def _trace(role: str, curves: Sequence[Curve], *, marked: bool) -> go.Scatter:
     """Returns one trace for all curves of a role; a gap stands between two of them."""
-    x: list[int | None] = []
+    x: list[float | None] = []
     y: list[float | None] = []
     numbers: list[int | None] = []
     crowd = len(curves) > style.CROWD
@@ -123,10 +160,11 @@ def _trace(role: str, curves: Sequence[Curve], *, marked: bool) -> go.Scatter:
         width={"best": 3.0, "running": 2.2}.get(role, 1.4),
         mode="lines+markers" if marked or role == "running" else "lines",
         marker={"size": 6 if role == "best" else 4, "color": style.COLOURS[role]},
+        showlegend=bool(curves),
         opacity=0.25 if crowd else 0.55 if role in ("pruned", "cancelled", "failed") else 0.85,
         x=x,
         y=y,
         customdata=numbers,
         connectgaps=False,
-        hovertemplate="trial %{customdata}<br>step %{x}<br>%{y:.5g}<extra>" + name + "</extra>",
+        hovertemplate="trial %{customdata}<br>at %{x}<br>%{y:.5g}<extra>" + name + "</extra>",
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Final, Literal, TypeVar
 
 from studies.space import Scalar, SearchSpace
@@ -16,9 +17,10 @@ MAX_POINTS: Final = 20_000  # points of all curves of one figure; SVG stays flue
 MIN_CURVE_POINTS: Final = 8  # a curve keeps its shape with these
 ItemT = TypeVar("ItemT")
 Point = tuple[int, float]  # (step or trial number, value)
+Spent = tuple[int, float]  # (tokens, time [s])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrialData:
     """One trial, as figures see it.
 
@@ -27,7 +29,12 @@ class TrialData:
         state: where it stands.
         params: sampled values by knob name; a knob whose condition is off is missing.
         value: the objective; None where there is none. May be not finite.
-        curve: (step, objective metric) of the visible reports, steps rising.
+        curve: (step, objective metric) of the visible reports, steps rising; of a large study's
+            trials many have none (figures/kept.py).
+        spent: (tokens, time [s]) that training had taken at each point of the curve.
+        step: its last visible step.
+        max_step: the step at which it is complete.
+        diverged: it FAILED because its loss was not finite.
         started: when it was first granted.
         ended: when it became terminal.
     """
@@ -37,6 +44,10 @@ class TrialData:
     params: Mapping[str, Scalar] = field(default_factory=dict)
     value: float | None = None
     curve: tuple[Point, ...] = ()
+    spent: tuple[Spent, ...] = ()
+    step: int = 0
+    max_step: int = 0
+    diverged: bool = False
     started: datetime | None = None
     ended: datetime | None = None
 
@@ -46,6 +57,19 @@ class TrialData:
         if self.value is not None and math.isfinite(self.value):
             return self.value
         return next((value for _, value in reversed(self.curve) if math.isfinite(value)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptData:
+    """One attempt, as the timeline sees it; `outcome` is None while it is live."""
+
+    number: int
+    attempt: int
+    worker: str
+    started: datetime
+    ended: datetime | None
+    outcome: str | None
+    start_step: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,8 @@ class StudyData:
         metric: name of the objective.
         direction: whether less or more of it is better.
         baseline: the metric of a model that learnt nothing but token counts; None: unknown.
+        rungs: steps at which the scheduler decides.
+        attempts: the latest attempts; empty where a figure does not need them.
         importances: part of the variance that each knob explains [0, 1]; empty: unknown yet.
     """
 
@@ -66,13 +92,15 @@ class StudyData:
     metric: str = "validation_loss"
     direction: Literal["minimize", "maximize"] = "minimize"
     baseline: float | None = None
+    rungs: Sequence[int] = ()
+    attempts: Sequence[AttemptData] = ()
     importances: Mapping[str, float] = field(default_factory=dict)
 
     def better(self, one: float, other: float) -> bool:
         """True when `one` is strictly the better value."""
         return one < other if self.direction == "minimize" else one > other
 
-    @property
+    @cached_property
     def best(self) -> TrialData | None:
         """The complete trial with the best finite value, the earliest of equals."""
         found: tuple[float, TrialData] | None = None

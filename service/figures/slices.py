@@ -31,7 +31,8 @@ class Panel:
 
 def slices_data(study: StudyData) -> list[Panel]:
     """Returns the panels in the order of the search space, at most MAX_TRIALS points each."""
-    trials = shown(study, lambda t: t.state in _STATES and t.score is not None)
+    inside = study.space.holds  # a trial from before the space was narrowed has no place
+    trials = shown(study, lambda t: t.state in _STATES and t.score is not None and inside(t.params))
     best = study.best
     panels = []
     for param in study.space:
@@ -41,7 +42,7 @@ def slices_data(study: StudyData) -> list[Panel]:
                 role = "best" if trial is best else style.role_of(trial.state)
                 value = trial.params[param.name]
                 points[role].append((_cell(param, value), trial.score, trial.number))
-        panels.append(Panel(param.name, _axis(param), points))
+        panels.append(Panel(param.name, axis_of(param), points))
     return panels
 
 
@@ -88,7 +89,7 @@ def _add_panel(figure: go.Figure, panel: Panel, row: int, column: int, *, legend
     figure.update_xaxes(title={"text": panel.name}, row=row, col=column, **panel.axis)
 
 
-def _axis(param: Param) -> dict[str, Any]:
+def axis_of(param: Param) -> dict[str, Any]:
     """Returns the axis over everything that is searched, not only over what was tried."""
     if isinstance(param, CategoricalParam):
         order = [str(choice) for choice in param.choices]

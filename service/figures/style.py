@@ -86,7 +86,7 @@ def line(role: str, name: str, *, width: float = 2.0, dash: str = "solid", **tra
     return go.Scatter(name=name, line=style, meta={"role": role}, **trace)
 
 
-def add_baseline(figure: go.Figure, baseline: float | None, xs: Sequence[int]) -> None:
+def add_baseline(figure: go.Figure, baseline: float | None, xs: Sequence[float]) -> None:
     """Draws the baseline over the width of `xs`; nothing where it is unknown."""
     if baseline is None:
         return

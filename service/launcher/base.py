@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,24 +16,40 @@ class Lost:
 
 
 class Launcher(Protocol):
-    """Keeps an asked-for number of workers running. Called from one thread at a time."""
+    """Keeps a number of workers running. `keep` and `stop` are called from one thread at a time."""
 
-    def keep(self) -> Sequence[Lost]:
-        """Starts what is missing, restarts the dead; returns the workers that died."""
+    def keep(self, wanted: int, busy: Collection[str] = ()) -> Sequence[Lost]:
+        """Has so many workers run, as far as there is room; returns those that died.
+
+        Starts what is missing, replaces the dead after a pause, asks those too many to go: first
+        those whose names are not in `busy`. A worker of a server before this one is kept as if
+        this one had started it.
+        """
         ...
 
     def stop(self, grace: float) -> Sequence[Lost]:
-        """Asks every worker to checkpoint and go, waits up to `grace` [s]; returns the lost."""
+        """Asks every worker to checkpoint and go, waits up to `grace` [s]; returns the lost.
+
+        Afterwards none runs, and none is started.
+        """
+        ...
+
+    def log(self, worker: str) -> str | None:
+        """Returns the end of what a worker printed; None: it is none of ours. Any thread."""
         ...
 
 
 class NoLauncher:
     """Starts nothing: workers are started by hand."""
 
-    def keep(self) -> Sequence[Lost]:
+    def keep(self, wanted: int, busy: Collection[str] = ()) -> Sequence[Lost]:
         """Returns nothing."""
         return ()
 
     def stop(self, grace: float) -> Sequence[Lost]:
         """Returns nothing."""
         return ()
+
+    def log(self, worker: str) -> str | None:
+        """Returns nothing."""
+        return None

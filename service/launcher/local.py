@@ -1,34 +1,28 @@
 """Workers on this machine: one per GPU, or on the CPU; each in a process group of its own.
 
 A worker outlives a server that crashed, and goes on with its trial; the next server adopts it.
-What is known of the workers stands in `workers.json` in the home folder.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import os
-import secrets
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import psutil
 
-from service.launcher.base import Lost
+from service.launcher.keeper import End, Keeper, Slot
 
 logger = logging.getLogger(__name__)
-_BACKOFF: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # before the next start [s]
-_STEADY: Final = 60.0  # a worker that lived this long starts over in the backoff [s]
-_POLL: Final = 0.1  # between looks while workers go [s]
+COMMAND: Final = (sys.executable, "-m", "trainer")  # `lmtune-worker` of this Python
 _SAME: Final = 5.0  # creation times this near are one process: they move with the wall clock [s]
 
 
@@ -62,18 +56,6 @@ class Life:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-@dataclass
-class Slot:
-    """A place for one worker: a device, and the life that is in it now."""
-
-    key: str
-    environment: dict[str, str]
-    life: Life | None = None
-    child: subprocess.Popen[bytes] | None = None  # None for an adopted worker
-    deaths: int = 0
-    next_start: float = field(default=0.0)  # [monotonic s]
-
-
 def find_gpus() -> list[str]:
     """Returns the GPUs that workers may use, as CUDA_VISIBLE_DEVICES names them."""
     said = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -92,7 +74,7 @@ def find_gpus() -> list[str]:
     return done.stdout.split()
 
 
-def make_slots(workers: int | Literal["auto"]) -> list[Slot]:
+def make_slots(workers: int | Literal["auto"]) -> list[Slot[Life]]:
     """Returns a slot per GPU, or on a machine without one the asked-for number on the CPU.
 
     None, with a warning, where PyTorch is not installed.
@@ -112,116 +94,53 @@ def make_slots(workers: int | Literal["auto"]) -> list[Slot]:
     return [Slot(f"cpu{number}", dict(quiet)) for number in range(count)]
 
 
-class LocalLauncher:
-    """Supervises one worker per slot."""
+class LocalLauncher(Keeper[Life]):
+    """Supervises one process per slot."""
 
-    def __init__(self, slots: Sequence[Slot], url: str, token: str, home: Path) -> None:
-        self._slots = slots
-        self._url, self._token = url, token
-        self._home = home.absolute()
-        self._stopping = False
-        (self._home / "logs").mkdir(parents=True, exist_ok=True)
-        self._adopted = self._read()
+    life_type: ClassVar[type[Life]] = Life
 
-    def keep(self) -> list[Lost]:
-        """Starts what is missing, restarts the dead; returns the workers that died."""
-        lost = self._adopted + [lost for slot in self._slots if (lost := self._reap(slot))]
-        self._adopted = []
-        for slot in self._slots:
-            if slot.life is None and time.monotonic() >= slot.next_start and not self._stopping:
-                self._start(slot)
-        return lost
+    def __init__(
+        self,
+        slots: Sequence[Slot[Life]],
+        url: str,
+        token: str,
+        home: Path,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        super().__init__(slots, home, url, idle=len(slots))
+        self._token, self._command = token, command
+        self._children: dict[int, subprocess.Popen[bytes]] = {}  # by pid; none of an adopted worker
 
-    def stop(self, grace: float) -> list[Lost]:
-        """Sends SIGTERM, waits up to `grace` [s], then kills; returns the dead and the killed."""
-        self._stopping = True
-        lost = self.keep()
-        living = [slot for slot in self._slots if slot.life]
-        for slot in living:
-            with suppress(ProcessLookupError):
-                os.kill(slot.life.pid, signal.SIGTERM)  # type: ignore[union-attr]
-        end = time.monotonic() + grace
-        while time.monotonic() < end and any(s.life and self._alive(s) for s in living):
-            time.sleep(_POLL)
-        for slot in living:
-            if slot.life and self._alive(slot):
-                lost.append(Lost(slot.life.name, "it did not end in time"))
-            elif slot.life and slot.child and slot.child.returncode:
-                lost.append(Lost(slot.life.name, f"it ended with {slot.child.returncode}"))
-            if slot.life:
-                slot.life.kill_group()
-            if slot.child:
-                slot.child.wait()
-            slot.life = slot.child = None
-        self._write()
-        return lost
+    def _launch(self, slots: Mapping[str, Slot[Life]]) -> dict[str, Life]:
+        return {name: self._spawn(name, slot) for name, slot in slots.items()}
 
-    def _start(self, slot: Slot) -> None:
-        name = f"{slot.key}-{secrets.token_hex(4)}"
-        log = self._home / "logs" / f"worker-{slot.key}.log"
+    def _spawn(self, name: str, slot: Slot[Life]) -> Life:
         environment = {
             **os.environ,
             **slot.environment,
             "LMTUNE_TOKEN": self._token,
             "LMTUNE_HOME": str(self._home),
         }
-        command = [sys.executable, "-m", "trainer", "--server", self._url, "--name", name]
-        with log.open("ab") as file:
-            slot.child = subprocess.Popen(  # noqa: S603 - our own program
+        command = [*self._command, "--server", self._url, "--name", name]
+        with self._log_path(slot.key).open("ab") as file:
+            child = subprocess.Popen(  # noqa: S603 - our own program
                 command, env=environment, stdout=file, stderr=file, start_new_session=True
             )
-        created = psutil.Process(slot.child.pid).create_time()
-        slot.life = Life(name, slot.child.pid, created)
-        self._write()
-        logger.info("worker %s started (pid %s, log %s)", name, slot.child.pid, log)
+        self._children[child.pid] = child
+        return Life(name, child.pid, psutil.Process(child.pid).create_time())
 
-    def _alive(self, slot: Slot) -> bool:
-        if slot.child is not None:
-            return slot.child.poll() is None
-        return slot.life is not None and slot.life.process() is not None
+    def _look(self, life: Life) -> End | None:
+        child = self._children.get(life.pid)
+        if child is None:
+            return None if life.process() else End(clean=True)  # nobody knows how
+        code = child.poll()
+        return None if code is None else End(f"it ended with {code}", code == 0)
 
-    def _reap(self, slot: Slot) -> Lost | None:
-        """Returns the slot's worker if it died, its group ended and its next start planned."""
-        if slot.life is None or self._alive(slot):
-            return None
-        life, code = slot.life, slot.child.returncode if slot.child else None
+    def _ask(self, life: Life) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(life.pid, signal.SIGTERM)
+
+    def _end(self, life: Life) -> None:
         life.kill_group()
-        lived = time.time() - life.created
-        slot.deaths = 1 if lived > _STEADY else slot.deaths + 1
-        slot.next_start = time.monotonic() + _BACKOFF[min(slot.deaths, len(_BACKOFF) - 1)]
-        slot.life = slot.child = None
-        self._write()
-        reason = "it ended" if code is None else f"it ended with {code}"
-        logger.warning("worker %s: %s after %.0f s; see its log", life.name, reason, lived)
-        return Lost(life.name, reason)
-
-    def _read(self) -> list[Lost]:
-        """Puts living workers of a server before us into their slots; returns the dead.
-
-        A worker that speaks to another address, or has no slot any more, is ended.
-        """
-        try:
-            known = json.loads((self._home / "workers.json").read_text(encoding="utf-8"))
-            lives = {key: Life(**said) for key, said in known["lives"].items()}
-        except (OSError, ValueError, TypeError, KeyError):  # there is none, or it is not ours
-            return []
-        lost = []
-        slots = {slot.key: slot for slot in self._slots}
-        for key, life in lives.items():
-            if life.process() is None:
-                life.kill_group()
-                lost.append(Lost(life.name, "it ended while no server watched"))
-            elif key in slots and known["url"] == self._url:
-                slots[key].life = life
-                logger.info("worker %s goes on (pid %s)", life.name, life.pid)
-            else:
-                life.kill_group()
-                lost.append(Lost(life.name, "it was started for another address or device"))
-        return lost
-
-    def _write(self) -> None:
-        lives = {slot.key: asdict(slot.life) for slot in self._slots if slot.life}
-        path = self._home / "workers.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"url": self._url, "lives": lives}), encoding="utf-8")
-        temporary.replace(path)
+        if child := self._children.pop(life.pid, None):
+            child.wait()

@@ -61,6 +61,17 @@ def plotly_url() -> str:
     return f"/static/{PLOTLY}?v={get_plotlyjs_version()}"
 
 
+def prepare() -> None:
+    """Reads and zips plotly.js, so that the first reader need not wait for it."""
+    _asset(PLOTLY)
+
+
+@cache
+def scripts() -> list[str]:
+    """Returns the names of the scripts, so that a page can ask for all of them at once."""
+    return sorted(name for name in _names() if name.endswith(".js"))
+
+
 @cache
 def _names() -> frozenset[str]:
     return frozenset(path.name for path in _FOLDER.iterdir() if path.suffix in _TYPES)

@@ -42,7 +42,7 @@ async def put_data(
 @router.get("/data/{sha256}", response_class=FileResponse)
 def get_data(sha256: Sha256, lmtune: Lmtune) -> FileResponse:
     """Downloads a text."""
-    return _send(lmtune, sha256, "data")
+    return send_file(lmtune, sha256, "data")
 
 
 @router.put("/blobs/{sha256}", status_code=204)
@@ -54,7 +54,7 @@ async def put_blob(sha256: Sha256, request: Request, lmtune: Lmtune) -> None:
 @router.get("/blobs/{sha256}", response_class=FileResponse)
 def get_blob(sha256: Sha256, lmtune: Lmtune) -> FileResponse:
     """Downloads a checkpoint."""
-    return _send(lmtune, sha256, "checkpoint")
+    return send_file(lmtune, sha256, "checkpoint")
 
 
 async def _receive(
@@ -71,9 +71,12 @@ async def _receive(
         raise Unavailable("upload it again")
 
 
-def _send(lmtune: Parts, sha256: str, kind: str) -> FileResponse:
+def send_file(
+    lmtune: Parts, sha256: str, kind: Literal["data", "checkpoint"], filename: str | None = None
+) -> FileResponse:
+    """Returns a blob as a download; raises NotFound."""
     row = lmtune.ctx.database.read(lambda conn: blobs.get(conn, sha256))
     path = lmtune.blobs.path(sha256)
     if row is None or row.kind != kind or not path.exists():
         raise NotFound(f"there is no {kind} of hash {sha256}")
-    return FileResponse(path, media_type="application/octet-stream")
+    return FileResponse(path, media_type="application/octet-stream", filename=filename)

@@ -9,8 +9,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import problems
 from studies.errors import TooLarge
+from studies.imports import PATH
 
 MAX_BODY: Final = 1 << 20  # [bytes]; a thousand reports take a third of it (measured)
+MAX_IMPORT: Final = 64 << 20  # of a whole study from elsewhere [bytes]
 _UPLOAD: Final = re.compile(r"/api/v1/(data|blobs)/[^/]*")
 
 
@@ -24,19 +26,20 @@ class Cap:
         """Passes the request on; one without a length is read to its end first."""
         upload = scope.get("method") == "PUT" and _UPLOAD.fullmatch(scope["path"])
         headers = {} if upload or scope["type"] != "http" else dict(scope["headers"])
-        too_large = int(headers.get(b"content-length", 0)) > MAX_BODY
+        limit = MAX_IMPORT if scope.get("path") == PATH else MAX_BODY
+        too_large = int(headers.get(b"content-length", 0)) > limit
         if b"transfer-encoding" in headers:
-            read = await _read(receive)
+            read = await _read(receive, limit)
             too_large = read is None
             receive = _given(read or [], receive)
         if too_large:
-            error = TooLarge(f"a request may have {MAX_BODY} bytes")
+            error = TooLarge(f"a request may have {limit} bytes")
             await problems.answer(error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
-async def _read(receive: Receive) -> list[Message] | None:
+async def _read(receive: Receive, limit: int) -> list[Message] | None:
     """Returns the messages of a body; None: it is too large, and the rest was not read."""
     read, size, more = [], 0, True
     while more:
@@ -44,7 +47,7 @@ async def _read(receive: Receive) -> list[Message] | None:
         read.append(message)
         size += len(message.get("body", b""))
         more = message.get("more_body", False)
-        if size > MAX_BODY:
+        if size > limit:
             return None
     return read
 

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import PlainTextResponse
 
 from service.dispatch.reading import Reading
 from service.figures import FIGURES
-from service.routes import assets, plots
+from service.routes import assets, plots, table
 from service.routes.reading import Read
-from service.routes.summary import Summary
+from service.routes.summary import Summary, spark, told
 from service.routes.templating import TEMPLATES, to_yaml
 from studies import wire
 from studies.errors import LmtuneError, NotFound
-from studies.recipe import KNOBS
+from studies.trial import StudyState
 
 _PER_PAGE: Final = 50  # studies on one page of the overview
+_HAPPENED: Final = 20  # events on a study's page
 _EXAMPLE: Final = """\
 name: my-first-study
 data: {path: corpus.txt}
@@ -36,18 +37,27 @@ pages = APIRouter(include_in_schema=False)
 
 
 @pages.get("/")
-def overview(request: Request, read: Read, cursor: str | None = None) -> Response:
-    """Returns the list of studies, and the workers."""
-    found = read.studies(False, cursor, _PER_PAGE)
+def overview(
+    request: Request, read: Read, cursor: str | None = None, q: str = "", state: str = ""
+) -> Response:
+    """Returns the list of studies, those that are searched for, and the workers."""
+    wanted = StudyState(state) if state in StudyState.__members__ else None
+    found = read.studies(False, cursor, _PER_PAGE, q.strip(), wanted)
+    summaries = [Summary(view) for view in found.items]
     context = {
-        "studies": [Summary(view) for view in found.items],
+        "studies": summaries,
+        "sparks": {s.view.name: spark(read.sparks.of(s.view.name, s.direction)) for s in summaries},
+        "search": q,
+        "state": wanted.value if wanted else "",
+        "states": [state.value for state in StudyState],
+        "pages": urlencode({"q": q, "state": state}),
         "older": found.next,
         "newest": cursor is None,
         "workers": _present(read),
         "example": _EXAMPLE,
         "server": str(request.base_url).rstrip("/"),
     }
-    return _page(request, "overview.html", context)
+    return page(request, "overview.html", context)
 
 
 @pages.get("/studies/{name}")
@@ -58,7 +68,7 @@ def study(request: Request, name: str, read: Read) -> Response:
     except NotFound as error:
         return not_found(request, error)
     summary = Summary(view)
-    baseline = read.baseline(name)
+    baseline = read.watch.baseline(name)
     best = read.best(name) if view.best else None
     context = {
         "study": summary,
@@ -67,33 +77,10 @@ def study(request: Request, name: str, read: Read) -> Response:
         "best": best,
         "recipe": recipe_text(best) if best else "",
         "figures": FIGURES,
+        "events": [(event, told(event)) for event in read.history(name, None, _HAPPENED).items],
         "workers": [worker for worker in _present(read) if worker.study == name],
     }
-    return _page(request, "study.html", context)
-
-
-@pages.get("/studies/{name}/trials/{number}")
-def trial(request: Request, name: str, number: int, read: Read) -> Response:
-    """Returns the page of one trial."""
-    try:
-        view, detail = read.study(name), read.trial(name, number)
-    except NotFound as error:
-        return not_found(request, error)
-    context = {
-        "study": Summary(view),
-        "trial": detail,
-        "total": sum(view.counts.values()),
-        "last": detail.curve[-1] if detail.curve else None,
-        "knobs": KNOBS,
-        "recipe": recipe_text(detail),
-    }
-    return _page(request, "trial.html", context)
-
-
-@pages.get("/studies/{name}/trials/{number}/recipe.yaml")
-def recipe(name: str, number: int, read: Read) -> Response:
-    """Returns the trial's recipe, which a worker trains alone from a file."""
-    return PlainTextResponse(recipe_text(read.trial(name, number)))
+    return page(request, "study.html", context)
 
 
 def recipe_text(trial: wire.TrialDetail) -> str:
@@ -104,7 +91,7 @@ def recipe_text(trial: wire.TrialDetail) -> str:
 def not_found(request: Request, error: LmtuneError) -> Response:
     """Returns the page that says what is missing, with status 404."""
     context = {"title": "Not here", "detail": str(error)}
-    return _page(request, "problem.html", context, status_code=404)
+    return page(request, "problem.html", context, status_code=404)
 
 
 def _present(read: Reading) -> list[wire.WorkerView]:
@@ -112,10 +99,11 @@ def _present(read: Reading) -> list[wire.WorkerView]:
     return [worker for worker in read.workers() if worker.state != "gone"]
 
 
-def _page(
+def page(
     request: Request, template: str, context: Mapping[str, Any], status_code: int = 200
 ) -> Response:
-    whole = {**context, "plotly_url": assets.plotly_url()}
+    """Returns a page with what all of them need."""
+    whole = {**context, "plotly_url": assets.plotly_url(), "scripts": assets.scripts()}
     headers = {"Cache-Control": "no-store"}  # the back button shows what is, not what was
     return TEMPLATES.TemplateResponse(
         request, template, whole, status_code=status_code, headers=headers
@@ -123,5 +111,5 @@ def _page(
 
 
 router = APIRouter()
-for part in (pages, plots.router, assets.router):
+for part in (pages, plots.router, table.router, assets.router):
     router.include_router(part)

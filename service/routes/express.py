@@ -19,7 +19,7 @@ from service import problems
 from service.dispatch.claim import hash_token
 from service.routes import workers
 from service.routes.parts import Parts
-from service.store.trials import AttemptKey
+from service.store.fence import AttemptKey
 from studies import wire
 from studies.errors import LmtuneError
 

@@ -9,7 +9,8 @@ from fastapi.responses import PlainTextResponse
 
 from service import problems
 from service.routes.parts import Lmtune
-from service.store import workers
+from service.store import blobs, workers
+from studies.errors import Unavailable
 
 router = APIRouter(tags=["health"])
 
@@ -22,8 +23,14 @@ def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 def readyz(lmtune: Lmtune) -> dict[str, str]:
-    """Returns ok when the database answers; 503 otherwise."""
+    """Returns ok when the database answers and its newest blob is in our folder; else 503."""
     lmtune.ctx.database.read(workers.read_clock)
+    newest = lmtune.ctx.database.read(blobs.newest)
+    if newest is not None and not lmtune.blobs.path(newest).exists():
+        raise Unavailable(
+            "the newest blob is not in this server's folder: all servers of a database need the"
+            " same one (LMTUNE_BLOBS)"
+        )
     return {"status": "ok"}
 
 

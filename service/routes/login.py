@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
@@ -14,6 +15,9 @@ from service.routes.templating import TEMPLATES
 from service.store import tokens
 from service.store.database import Tx
 from studies import wire
+
+# A page of ours that a link may lead to, and nothing else: a link must not lead to another site.
+_PAGE: Final = re.compile(r"/studies/[A-Za-z0-9][A-Za-z0-9._-]*(/trials/[0-9]+)?")
 
 router = APIRouter(tags=["login"])
 
@@ -38,13 +42,15 @@ def make_link(lmtune: Parts, base_url: str) -> wire.LoginLink:
 
 
 @router.get("/login", include_in_schema=False)
-def login_page(request: Request, lmtune: Lmtune, code: str | None = None) -> Response:
-    """Signs the browser in by a link's code, or shows the form."""
+def login_page(
+    request: Request, lmtune: Lmtune, code: str | None = None, next: str = "/"
+) -> Response:
+    """Signs the browser in by a link's code and goes on to a page, or shows the form."""
     if code is None:
         return _form(request)
     if not lmtune.write(lambda tx: tokens.take(tx, auth.hashed(code), "login")):
         return _form(request, "This link was used or is too old; `lmtune login` prints a new one.")
-    return _signed_in(request, lmtune)
+    return _signed_in(request, lmtune, next if _PAGE.fullmatch(next) else "/")
 
 
 @router.post("/login", include_in_schema=False)
@@ -68,7 +74,7 @@ def logout(request: Request, lmtune: Lmtune) -> Response:
     return response
 
 
-def _signed_in(request: Request, lmtune: Parts) -> Response:
+def _signed_in(request: Request, lmtune: Parts, page: str = "/") -> Response:
     session = auth.new_token("session")
 
     def add(tx: Tx) -> None:
@@ -76,7 +82,7 @@ def _signed_in(request: Request, lmtune: Parts) -> Response:
         tokens.add(tx, auth.hashed(session), "session", expires)
 
     lmtune.write(add)
-    response = RedirectResponse("/", status_code=303)
+    response = RedirectResponse(page, status_code=303)
     response.set_cookie(
         auth.COOKIE,
         session,

@@ -12,8 +12,9 @@ from fastapi import Depends, Request
 from service.blobs import BlobFolder
 from service.dispatch.context import Context
 from service.dispatch.reading import Reading
+from service.launcher.base import Launcher, NoLauncher
 from service.routes.bell import Bell
-from service.store.database import Tx
+from service.store.database import Many, Tx
 
 ResultT = TypeVar("ResultT")
 
@@ -28,15 +29,17 @@ class Parts:
     bell: Bell
     max_blob_bytes: int  # of one
     max_blobs_bytes: int  # of all; 0: no cap
+    launcher: Launcher = field(default_factory=NoLauncher)
+    public_url: str = ""  # empty: as each request names the server
     turns: dict[int, asyncio.Lock] = field(default_factory=dict)  # to ask, by study
 
     def write(self, work: Callable[[Tx], ResultT]) -> ResultT:
         """Runs a write from a plain route; returns when it is durable."""
         return self.ctx.database.write(work)
 
-    async def awrite(self, work: Callable[[Tx], ResultT]) -> ResultT:
+    async def awrite(self, work: Callable[[Tx], ResultT], many: Many | None = None) -> ResultT:
         """Hands a write to the writer from an async route; returns when it is durable."""
-        return await self.ctx.database.asubmit(work)
+        return await self.ctx.database.asubmit(work, many)
 
     async def in_turn(
         self, study_id: int, seconds: float, work: Callable[[], ResultT]

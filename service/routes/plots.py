@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
 from service.dispatch.reading import Reading
-from service.figures import FIGURES, StudyData, trial_curve
+from service.figures import FIGURES, Options, trial_curve
 from service.figures.data import Point
 from service.routes.reading import Read
 from studies import wire
@@ -18,15 +19,19 @@ from studies.errors import NotFound
 from studies.spec import StudySpec
 
 _LOSSES: Final = ("validation_loss", "train_loss")  # one unit, so they share an axis
-_ONE_AT_A_TIME: Final = Lock()  # a page asks for all its figures at once: read the study once
-_JSON: Final = "application/json"
-_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"description": "A plotly figure", "content": {_JSON: {"schema": {"type": "object"}}}},
+_FIRST: Final = ("history", "curves", "importances")  # above the fold of a laptop
+_ONE_AT_A_TIME: Final = Lock()  # a page asks for all its figures at once, and so do its readers
+JSON: Final = "application/json"
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "A plotly figure", "content": {JSON: {"schema": {"type": "object"}}}},
     304: {"description": "The study has not changed"},
 }
 
 router = APIRouter(prefix="/api/v1/studies/{name}", tags=["figures"])
 Columns = Annotated[int, Query(ge=1, le=8, description="panels side by side")]
+Axis = Annotated[
+    Literal["step", "tokens", "seconds"], Query(description="what learning curves are drawn over")
+]
 
 
 @router.get("/figures")
@@ -36,48 +41,59 @@ def list_figures(name: str, read: Read) -> dict[str, str]:
     return {kind: spec.title for kind, spec in FIGURES.items()}
 
 
-@router.get("/figures/{kind}", response_class=Response, responses=_ANSWERS)
+@router.get("/figures/{kind}", response_class=Response, responses=ANSWERS)
 def get_figure(
-    name: str, kind: str, request: Request, read: Read, columns: Columns = 4
+    name: str, kind: str, request: Request, read: Read, columns: Columns = 4, x: Axis = "step"
 ) -> Response:
     """Returns a figure of the study as plotly JSON; 304 while the study has not changed."""
     if kind not in FIGURES:
         raise NotFound(f"there is no figure {kind!r}; there are {', '.join(FIGURES)}")
-    revision, reports = read.stamp(name)
-    headers = {"ETag": f'"{revision}-{reports}-{columns}"', "Cache-Control": "no-cache"}
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
+    options = FIGURES[kind].chosen(Options(columns, x))
     with _ONE_AT_A_TIME:
-        data = _study_data(read, name, (revision, reports))
-    return Response(FIGURES[kind].json(data, columns), media_type=_JSON, headers=headers)
+        version = _version(read, name, kind)
+        tag = f'"{version}-{options.columns}-{options.x}"'
+        headers = {"ETag": tag, "Cache-Control": "no-cache"}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        figure = _drawn(read, name, kind, options, version)
+    return Response(figure, media_type=JSON, headers=headers)
 
 
-@router.get("/trials/{number}/figure", response_class=Response, responses={200: _ANSWERS[200]})
+def warm(read: Reading, name: str) -> None:
+    """Draws what the first reader of a study's page sees first, so that they need not wait."""
+    for kind in _FIRST:
+        with _ONE_AT_A_TIME:
+            _drawn(read, name, kind, Options(), _version(read, name, kind))
+
+
+def _version(read: Reading, name: str, kind: str) -> str:
+    revision, report = read.watch.snapshot(name).cursor
+    return f"{revision}-{report}" if FIGURES[kind].grows else f"{revision}"
+
+
+@router.get("/trials/{number}/figure", response_class=Response, responses={200: ANSWERS[200]})
 def get_trial_figure(name: str, number: int, read: Read) -> Response:
     """Returns the trial's learning curve as plotly JSON."""
     trial = read.trial(name, number)
     metric = StudySpec.model_validate(read.study(name).spec).objective.metric
     metrics = _LOSSES if metric in _LOSSES else (metric,)
-    baseline = read.baseline(name) if "validation_loss" in metrics else None
-    curves = {metric: _points(trial.curve, metric) for metric in metrics}
-    figure = trial_curve({metric: points for metric, points in curves.items() if points}, baseline)
-    return Response(figure.to_json(), media_type=_JSON, headers={"Cache-Control": "no-cache"})
+    baseline = read.watch.baseline(name) if "validation_loss" in metrics else None
+    curves = {metric: points(trial.curve, metric) for metric in metrics}
+    figure = trial_curve({metric: found for metric, found in curves.items() if found}, baseline)
+    return Response(figure.to_json(), media_type=JSON, headers={"Cache-Control": "no-cache"})
 
 
-@lru_cache(maxsize=16)
-def _study_data(read: Reading, name: str, stamp: tuple[int, int]) -> StudyData:
-    """Returns the study as it was at the stamp, or later."""
-    spec = StudySpec.model_validate(read.study(name).spec)
-    loss = spec.objective.metric == "validation_loss"
-    return StudyData(
-        trials=read.trial_data(name),
-        space=spec.space,
-        metric=spec.objective.metric,
-        direction=spec.objective.direction,
-        baseline=read.baseline(name) if loss else None,
-        importances=read.importances(name),
-    )
+@lru_cache(maxsize=64)
+def _drawn(read: Reading, name: str, kind: str, options: Options, version: str) -> str:
+    """Returns the figure of the study as it was at the version, or later."""
+    data = read.watch.snapshot(name).data
+    if FIGURES[kind].ranks:
+        data = replace(data, importances=read.watch.importances(name))
+    if FIGURES[kind].attempts:
+        data = replace(data, attempts=read.watch.attempts(name))
+    return FIGURES[kind].json(data, options)
 
 
-def _points(curve: Sequence[wire.Point], metric: str) -> list[Point]:
+def points(curve: Sequence[wire.Point], metric: str) -> list[Point]:
+    """Returns (step, value) of the points that have the metric."""
     return [(p.step, p.metrics[metric]) for p in curve if metric in p.metrics]

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 
 from service.corpora import check_corpus_of
 from service.dispatch import enqueue as people
+from service.dispatch import steer
 from service.dispatch import studies as lives
 from service.dispatch.reading import trial_view
+from service.routes.blobs import send_file
 from service.routes.parts import Lmtune
 from studies import wire
+from studies.changes import ChangeBody, EventView
 from studies.spec import StudySpec
 from studies.trial import TrialState
 
@@ -43,6 +46,25 @@ def get_study(name: str, lmtune: Lmtune) -> wire.StudyView:
     return lmtune.reading.study(name)
 
 
+@router.patch("/studies/{name}")
+def change_study(name: str, body: ChangeBody, lmtune: Lmtune) -> wire.StudyView:
+    """Changes the budget of a study that goes on, or narrows its search space.
+
+    Trials that are there stay as they are; what lies outside the new space no longer counts for
+    the sampler.
+    """
+    lmtune.write(lambda tx: steer.change(tx, lmtune.ctx, name, body))
+    return lmtune.reading.study(name)
+
+
+@router.get("/studies/{name}/history")
+def get_history(
+    name: str, lmtune: Lmtune, cursor: str | None = None, limit: Limit = 100
+) -> wire.Page[EventView]:
+    """Returns what became of a study and what people did to it, newest first."""
+    return lmtune.reading.history(name, cursor, limit)
+
+
 @router.get("/studies/{name}/trials")
 def list_trials(
     name: str,
@@ -67,6 +89,13 @@ def get_trial(name: str, number: int, lmtune: Lmtune) -> wire.TrialDetail:
 def get_log(name: str, number: int, attempt: int, lmtune: Lmtune) -> str:
     """Returns what is kept of an attempt's log."""
     return lmtune.reading.log(name, number, attempt)
+
+
+@router.get("/studies/{name}/trials/{number}/checkpoint", response_class=FileResponse)
+def get_checkpoint(name: str, number: int, lmtune: Lmtune) -> FileResponse:
+    """Downloads a trial's checkpoint (safetensors): of a COMPLETE one, the state that counts."""
+    step, sha256 = lmtune.reading.checkpoint(name, number)
+    return send_file(lmtune, sha256, "checkpoint", f"{name}-{number}-{step}.safetensors")
 
 
 @router.post("/studies/{name}/trials", status_code=201)

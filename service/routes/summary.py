@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
+from service.routes.templating import number
 from studies import wire
+from studies.changes import EventView
 from studies.spec import StudySpec
 from studies.trial import TERMINAL, StudyState, TrialState
 
@@ -24,9 +27,42 @@ _REASONS: Final = {
     "stopped": "stopped by a person",
     "budget": "all trials of the budget are over",
     "wall_time": "the wall time of the budget is used up",
+    "imported": "its trials come from another tool",
     "exhausted": "the sampler has no points left",
 }
+_TOLD: Final = {
+    "study_running": "Running",
+    "study_paused": "Paused",
+    "study_ending": "Ending",
+    "study_ended": "Ended",
+    "budget_changed": "Budget changed",
+    "space_narrowed": "Search space narrowed",
+    "enqueued": "Enqueued",
+    "cancel_asked": "Cancelled",
+}
 _LIVE: Final = (StudyState.RUNNING, StudyState.PAUSED)
+
+
+def told(event: EventView) -> str:
+    """Returns an event of a study in words."""
+    detail = event.detail
+    reason = f": {_REASONS.get(detail['reason'], detail['reason'])}" if detail.get("reason") else ""
+    changes = [
+        f"{name} {_short(old)} → {_short(new)}"
+        for name, (old, new) in detail.get("changes", {}).items()
+    ]
+    values = [f"{name} {number(value)}" for name, value in detail.get("params", {}).items()]
+    words = _TOLD.get(event.kind, event.kind.replace("_", " "))
+    return f"{words}{reason}{': ' if changes or values else ''}{', '.join([*changes, *values])}"
+
+
+def _short(value: Any) -> str:
+    """Returns a budget, or what is searched of a knob: its range or choices alone."""
+    if isinstance(value, dict):
+        value = next((value[kind] for kind in ("log", "uniform", "choice") if kind in value), value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(number, value))}]"
+    return "none" if value is None else number(value)
 
 
 @dataclass(frozen=True)
@@ -39,6 +75,27 @@ class Segment:
     width: float
 
 
+def spark(records: Sequence[tuple[int, float]]) -> str:
+    """Returns the best value so far as the points of an SVG line 100 wide and 24 high.
+
+    It steps where the best improves; the worst stands at the top, where it is the first.
+    """
+    if len(records) < 2:
+        return ""
+    first, last = records[0][0], records[-1][0]
+    values = [value for _, value in records]
+    low, high = min(values), max(values)
+    points, before = [], None
+    for nth, value in records:
+        x = 100.0 * (nth - first) / max(last - first, 1)
+        y = 23.0 - 22.0 * (value - low) / (high - low or 1.0)
+        if before is not None:
+            points.append(f"{x:.1f},{before:.1f}")
+        points.append(f"{x:.1f},{y:.1f}")
+        before = y
+    return " ".join(points)
+
+
 @dataclass(frozen=True)
 class Summary:
     """A study, with what follows from its view."""
@@ -49,6 +106,11 @@ class Summary:
     def spec(self) -> StudySpec:
         """The study file with every default filled in."""
         return StudySpec.model_validate(self.view.spec)
+
+    @property
+    def direction(self) -> str:
+        """Whether less or more of the objective is better."""
+        return self.spec.objective.direction
 
     @property
     def budget(self) -> int:
@@ -116,5 +178,5 @@ class Summary:
         """The actions that the study's state allows."""
         actions = {"pause"} if self.view.state is StudyState.RUNNING else set()
         actions |= {"resume"} if self.view.state is StudyState.PAUSED else set()
-        actions |= {"stop"} if self.view.state in _LIVE else set()
+        actions |= {"stop", "steer"} if self.view.state in _LIVE else set()
         return frozenset(actions)

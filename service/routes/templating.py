@@ -45,6 +45,12 @@ def duration(seconds: float | None) -> str:
     return f"{minutes}m {whole % 60:02d}s" if minutes else f"{whole}s"
 
 
+def ordinal(number: int) -> str:
+    """Returns 1st, 2nd, 3rd, 4th ..."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{'th' if number % 100 in (11, 12, 13) else ending}"
+
+
 def words(name: str) -> str:
     """Returns a metric's name in plain words."""
     return name.replace("_", " ")
@@ -65,7 +71,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, duration=duration, words=words, to_yaml=to_yaml)
+    environment.filters.update(
+        number=number, duration=duration, words=words, to_yaml=to_yaml, ordinal=ordinal
+    )
     return environment
 
 

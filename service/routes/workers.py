@@ -6,15 +6,19 @@ import time
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.responses import PlainTextResponse
 
 from service.dispatch import claim as claims
+from service.dispatch import plain
 from service.dispatch import report as reporting
 from service.dispatch.sweep import worker_gone
+from service.launcher.by_hand import worker_command
 from service.routes.parts import Lmtune, Parts
+from service.store import workers
 from service.store.database import Row
-from service.store.trials import AttemptKey
+from service.store.fence import AttemptKey
 from studies import wire
-from studies.errors import TooLarge
+from studies.errors import NotFound, TooLarge
 
 router = APIRouter(prefix="/api/v1", tags=["workers"])
 TURN_SECONDS: Final = 5.0  # for a claim's turn to ask a sampler, or as long as it may wait
@@ -37,10 +41,38 @@ def list_workers(lmtune: Lmtune) -> list[wire.WorkerView]:
     return lmtune.reading.workers()
 
 
+@router.get("/workers/{worker_id}/log", response_class=PlainTextResponse)
+def show_worker_log(worker_id: int, lmtune: Lmtune) -> str:
+    """Returns the end of the log of a worker that this server's launcher started."""
+    row = lmtune.ctx.database.read(lambda conn: workers.get(conn, worker_id))
+    text = row and lmtune.launcher.log(row.name)
+    if text is None:
+        raise NotFound(f"this server has no log of a worker {worker_id}; it did not start it")
+    return text
+
+
+@router.get("/worker-command")
+def show_worker_command(request: Request, lmtune: Lmtune) -> wire.WorkerCommand:
+    """Returns the line that starts a worker on another machine."""
+    return worker_command(lmtune.public_url or str(request.base_url).rstrip("/"))
+
+
 @router.post("/workers", status_code=201)
 async def register(body: wire.RegisterBody, lmtune: Lmtune) -> wire.Registered:
     """Makes a worker known; the same registration again gets the same answer."""
     return await lmtune.awrite(lambda tx: claims.register(tx, lmtune.ctx, body))
+
+
+@router.post("/workers/{worker_id}/drain", status_code=204)
+def drain_worker(worker_id: int, lmtune: Lmtune) -> None:
+    """Gives a worker no new trial; the one that it has goes on to its end."""
+    lmtune.write(lambda tx: claims.drain(tx, lmtune.ctx, worker_id, True))
+
+
+@router.post("/workers/{worker_id}/readmit", status_code=204)
+def readmit_worker(worker_id: int, lmtune: Lmtune) -> None:
+    """Gives a drained worker new trials again."""
+    lmtune.write(lambda tx: claims.drain(tx, lmtune.ctx, worker_id, False))
 
 
 @router.delete("/workers/{worker_id}", status_code=204)
@@ -103,14 +135,16 @@ async def _may_wait(lmtune: Parts, request: Request, worker_id: int, deadline: f
 @router.post("/trials/{trial_id}/attempts/{attempt}/heartbeat")
 async def heartbeat(key: Key, body: wire.HeartbeatBody, lmtune: Lmtune) -> wire.DecisionView:
     """Renews the lease; answers what is wanted of the trial."""
-    decision = await lmtune.awrite(lambda tx: reporting.heartbeat(tx, lmtune.ctx, key, body))
+    many = plain.beating(lmtune.ctx, key, body)
+    decision = await lmtune.awrite(lambda tx: reporting.heartbeat(tx, lmtune.ctx, key, body), many)
     return wire.DecisionView(decision=decision)
 
 
 @router.post("/trials/{trial_id}/attempts/{attempt}/reports")
 async def report(key: Key, body: wire.ReportBody, lmtune: Lmtune) -> wire.ReportAnswer:
     """Stores reports, each once, and answers what to do next."""
-    return await lmtune.awrite(lambda tx: reporting.record_report(tx, lmtune.ctx, key, body))
+    many = plain.reporting(lmtune.ctx, key, body)
+    return await lmtune.awrite(lambda tx: reporting.record_report(tx, lmtune.ctx, key, body), many)
 
 
 @router.post("/trials/{trial_id}/attempts/{attempt}/checkpoints")

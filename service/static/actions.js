@@ -1,13 +1,15 @@
-// What people do on a page: steer a study, copy a text, open a row.
+// What people do on a page: steer a study, copy a text, open a row or a dialog.
 import { post } from "./api.js";
 import { toast } from "./dom.js";
 
-/** Hears clicks on everything that carries data-act, data-copy or data-href. */
+/** Hears clicks on everything that carries data-act, data-copy, data-href, data-opens or data-closes. */
 export function wireActions(redraw) {
   document.addEventListener("click", (event) => {
-    const target = event.target.closest("[data-act], [data-copy], a, button, summary, [data-href]");
+    const target = event.target.closest("[data-act], [data-copy], [data-opens], a, button, input, label, summary, [data-href]");
     if (!target) return;
     if (target.dataset.act) act(target, redraw);
+    else if (target.dataset.opens) document.getElementById(target.dataset.opens).showModal();
+    else if ("closes" in target.dataset) target.closest("dialog").close();
     else if (target.dataset.copy) copy(document.getElementById(target.dataset.copy), target);
     else if (target.dataset.href && !String(getSelection())) location.assign(target.dataset.href);
   });
@@ -15,7 +17,7 @@ export function wireActions(redraw) {
 
 async function act(button, redraw) {
   const { act: url, ask, done } = button.dataset;
-  if (ask && !(await confirm(ask))) return;
+  if (ask && !(await confirm(ask, button.textContent))) return;
   button.disabled = true;
   try {
     await post(url);
@@ -28,8 +30,9 @@ async function act(button, redraw) {
 }
 
 /** Returns whether the reader said yes. */
-function confirm(question) {
+function confirm(question, yes) {
   const dialog = document.getElementById("confirm");
+  dialog.querySelector("[value=yes]").textContent = yes;
   document.getElementById("confirm-text").textContent = question;
   dialog.returnValue = "no";
   dialog.showModal();

@@ -7,8 +7,10 @@ const POLL = 5000; // between two polls while events are cut off, and after a fa
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Returns a function that asks for a redraw; redraws also on every pushed change.
- *  `tell` hears "live", "polling" or "lost". */
-export function follow(url, redraw, tell) {
+ *  `tell` hears "live", "polling" or "lost"; `hear` gets what a pushed change says, at once,
+ *  and returns whether the page is to be drawn again.
+ *  The browser itself sends the id of the last event when it connects again, and hears the rest. */
+export function follow(url, redraw, tell, hear) {
   let wanted = false; // something has changed since the last redraw began
   let running = false;
   let source = null;
@@ -45,7 +47,7 @@ export function follow(url, redraw, tell) {
     source?.close();
     source = document.hidden ? null : new EventSource(url);
     source?.addEventListener("open", () => tell("live"));
-    source?.addEventListener("changed", now);
+    source?.addEventListener("changed", (event) => hear(JSON.parse(event.data)) && now());
     source?.addEventListener("error", () => tell("lost"));
   }
 

@@ -1,31 +1,58 @@
 // Wires a page: what it shows says by data attributes what it can do.
 //   body[data-events]   changes are pushed from here       [data-live]    swapped on a change
 //   [data-figure]       a plot, drawn from here            [data-trials]  the table of trials
+//   [data-options]      how a plot is drawn                [data-save]    saves a plot
 //   [data-act]          a button that posts there          [data-copy]    copies that element's text
+//   [data-send]         a form that is sent there as JSON  [data-opens]   opens that dialog
 import { wireActions } from "./actions.js";
 import { localise, tick } from "./format.js";
 import { follow } from "./live.js";
-import { drawFigures, watchTheme } from "./plots.js";
+import { drawFigures, growCurves, mayMiss, watchFigures } from "./plots.js";
+import { wireFilter } from "./filter.js";
+import { wireDraft } from "./draft.js";
+import { wireForms } from "./forms.js";
+import { wireOptions } from "./options.js";
+import { wireSaving } from "./save.js";
 import { drawTrials } from "./trials.js";
 import { swapRegions } from "./regions.js";
 
 const NAMES = { live: "live", polling: "live, by polling", lost: "disconnected, retrying" };
 
 function tell(state) {
+  if (state !== "live") mayMiss();
   const sign = document.getElementById("live");
   if (sign.dataset.state === state) return;
   sign.dataset.state = state;
   sign.textContent = NAMES[state];
 }
 
+let fresh = true; // the page is as it was sent
+
 async function refresh() {
-  await swapRegions();
+  if (!fresh) await swapRegions();
+  fresh = false;
   localise(document);
   await Promise.all([drawTrials(), drawFigures()]);
 }
 
 localise(document);
-watchTheme();
+watchFigures();
+wireOptions();
 setInterval(tick, 1000);
-const now = follow(document.body.dataset.events, refresh, tell);
-wireActions(now);
+/** Takes in a pushed change; the first may tell of the state that the page was sent in. */
+function hear(told) {
+  growCurves(told);
+  const known = document.body.dataset.revision === String(told.revision);
+  delete document.body.dataset.revision;
+  return !known || told.trials.length > 0;
+}
+
+const { events } = document.body.dataset;
+const now = events ? follow(events, refresh, tell, hear) : () => {};
+/** Shows at once what the reader has done; figures follow as after any change. */
+const acted = () => swapRegions().then(() => localise(document)).catch(() => {}).finally(now);
+wireActions(acted);
+wireForms(acted);
+wireDraft();
+wireSaving();
+wireFilter(now);

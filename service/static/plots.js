@@ -1,7 +1,12 @@
 // Draws plotly figures from the server, in the page's colours; plotly.js is loaded when first needed.
-import { getJson } from "./api.js";
+// What is on the screen is drawn first and kept fresh; the rest once, and again when it is scrolled to.
+import { getVersioned } from "./api.js";
+import { wireBrush } from "./brush.js";
+import { grown } from "./curves.js";
+import { paint } from "./paint.js";
 
 const PANEL = 230; // width of a panel that can still be read [px]
+const NEAR = 300; // what comes so close to the screen is drawn again [px]
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const COARSE = matchMedia("(pointer: coarse)");
 const CONFIG = {
@@ -11,20 +16,64 @@ const CONFIG = {
   responsive: true,
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
 };
-const figures = new Map(); // element -> the figure as it came
+const figures = new Map(); // element -> {version, body: the figure as it came, revision: of the study}
+const stale = new Set(); // elements that are off the screen and were not drawn again
+let revision = null; // of the study, as the last event said; null: events may have been missed
 let loading = null;
 
-/** Draws every figure of the page; a redraw keeps the reader's zoom. */
+/** Draws the figures that are on the screen; then, in no hurry, those that were never drawn. */
 export async function drawFigures() {
   const places = [...document.querySelectorAll("[data-figure]")];
-  if (!places.length) return;
-  await Promise.all([loadPlotly(), ...places.map(fetchFigure)]);
-  for (const place of places) await draw(place);
+  await Promise.all(places.filter(onScreen).map(refresh));
+  drawOthers(places.filter((place) => !onScreen(place)));
 }
 
-/** Draws again when the reader changes between light and dark. */
-export function watchTheme() {
-  DARK.addEventListener("change", () => [...figures.keys()].forEach(draw));
+async function drawOthers(places) {
+  for (const place of places) {
+    if (place.data) stale.add(place);
+    else await idle().then(() => refresh(place)).catch(() => stale.add(place)); // a redraw comes
+  }
+}
+
+const idle = () => new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done));
+
+/** Draws again when the reader changes between light and dark, or scrolls to what is stale. */
+export function watchFigures() {
+  DARK.addEventListener("change", () => [...figures.keys()].forEach((place) => draw(place, true)));
+  const observer = new IntersectionObserver(
+    (entries) => entries.filter((e) => e.isIntersecting && stale.delete(e.target)).forEach((e) => refresh(e.target).catch(() => stale.add(e.target))),
+    { rootMargin: `${NEAR}px` },
+  );
+  document.querySelectorAll("[data-figure]").forEach((place) => observer.observe(place));
+}
+
+/** Adds what an event says to the learning curves, without asking for them again. */
+export function growCurves(told) {
+  revision = told.more ? null : told.revision;
+  const place = document.getElementById("curves");
+  const found = figures.get(place);
+  if (found && grown(found.body, told.trials ?? [], place.dataset.x) && place.data) draw(place, true);
+}
+
+/** Says that events may be missed: from now on figures are asked for again. */
+export function mayMiss() {
+  revision = null;
+}
+
+/** Asks for a figure and draws it. */
+export async function refresh(place) {
+  await Promise.all([loadPlotly(), fetchFigure(place)]);
+  await draw(place);
+}
+
+/** Draws a figure again as it is. */
+export function redraw(place) {
+  if (figures.has(place)) draw(place, true);
+}
+
+function onScreen(place) {
+  const { top, bottom } = place.getBoundingClientRect();
+  return top < innerHeight && bottom > 0;
 }
 
 function loadPlotly() {
@@ -41,38 +90,39 @@ function loadPlotly() {
   return loading;
 }
 
+/** Asks for the figure; one that events keep up to date only when the state of a trial changed. */
 async function fetchFigure(place) {
-  const columns = Math.max(1, Math.min(8, Math.floor(place.clientWidth / PANEL)));
-  figures.set(place, await getJson(`${place.dataset.figure}?columns=${columns}`));
+  const known = figures.get(place);
+  const address = addressOf(place);
+  const kept = place.id === "curves" && known?.address === address;
+  if (kept && revision !== null && revision === known.revision) return;
+  const asked = revision;
+  const { version, body } = await getVersioned(address);
+  if (version && known?.version === version && known?.address === address) known.revision = asked;
+  else figures.set(place, { version, body, address, revision: asked, drawn: false });
 }
 
-async function draw(place) {
-  const { data, layout } = paint(structuredClone(figures.get(place)));
+function addressOf(place) {
+  const columns = Math.max(1, Math.min(8, Math.floor(place.clientWidth / PANEL)));
+  const query = new URLSearchParams({ columns, ...(place.dataset.x && { x: place.dataset.x }) });
+  const address = place.dataset.figure;
+  return `${address}${address.includes("?") ? "&" : "?"}${query}`;
+}
+
+async function draw(place, again = false) {
+  const found = figures.get(place);
+  if (found.drawn && !again) return;
+  found.drawn = true;
+  const { data, layout } = paint(place, structuredClone(found.body));
   if (COARSE.matches) layout.dragmode = false; // a finger scrolls the page
   const first = !place.data;
   place.style.minHeight = `${layout.height}px`;
   await window.Plotly.react(place, data, layout, CONFIG);
-  if (first && place.closest("[id=history],[id=curves],[id=slices]")) place.on("plotly_click", open);
+  if (first) place.on("plotly_click", open);
+  if (first && place.id === "parallel" && layout.dragmode === "select") wireBrush(place, () => document.dispatchEvent(new Event("brushed")));
 }
 
 function open({ points }) {
   const number = points[0]?.customdata;
   if (Number.isInteger(number)) location.assign(`${location.pathname}/trials/${number}`);
-}
-
-/** Returns the figure in the colours of the style sheet. */
-function paint(figure) {
-  const styles = getComputedStyle(document.documentElement);
-  const colour = (name) => styles.getPropertyValue(`--${name}`).trim();
-  for (const trace of figure.data) {
-    const own = colour(`plot-${trace.meta?.role}`);
-    for (const part of [trace.marker, trace.line]) if (own && part) part.color = own;
-  }
-  const { layout } = figure.layout.template;
-  layout.font.color = colour("quiet");
-  layout.font.family = getComputedStyle(document.body).fontFamily;
-  layout.xaxis.gridcolor = layout.yaxis.gridcolor = colour("grid");
-  layout.hoverlabel = { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("text") } };
-  layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: colour("quiet"), activecolor: colour("accent") };
-  return figure;
 }

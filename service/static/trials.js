@@ -1,130 +1,121 @@
-// The sortable table of a study's trials.
+// The table of a study's trials; the server sorts, filters and cuts it.
 import { getJson } from "./api.js";
-import { make } from "./dom.js";
+import { brushed } from "./brush.js";
+import { make, toast } from "./dom.js";
 import { duration, number } from "./format.js";
+import { pick, picked, room, showLink } from "./picks.js";
 
-const PAGE = 1000; // trials per request
-const PAGES = 10; // more are not asked for
-const ROWS = 50; // shown before "show all" is pressed
-const order = { key: "number", down: true };
-let all = false;
-let trials = [];
-let leader = null; // the best complete trial
+const ROWS = 50; // shown before "show more" is pressed
+const MORE = 1000; // shown after it
+const order = { sort: "number", down: true, limit: ROWS };
+let table = { rows: [], matching: 0, total: 0 };
 
-/** Reads the trials again and draws the table; nothing where the page has none. */
+/** Reads the rows again and draws the table; nothing where the page has none. */
 export async function drawTrials() {
   const place = document.querySelector("[data-trials]");
   if (!place) return;
-  trials = await readTrials(place.dataset.trials);
+  table = await getJson(`${place.dataset.trials}?${new URLSearchParams([...Object.entries(order), ...brushed()])}`);
   render(place);
 }
 
-async function readTrials(url) {
-  const found = [];
-  let cursor = "";
-  for (let page = 0; page < PAGES && cursor !== null; page += 1) {
-    const query = new URLSearchParams({ limit: PAGE, ...(cursor && { cursor }) });
-    const { items, next } = await getJson(`${url}?${query}`);
-    found.push(...items);
-    cursor = next;
-  }
-  return found;
+document.addEventListener("brushed", again);
+
+/** Shows at once what was asked for; the rows follow. */
+function again() {
+  render(document.querySelector("[data-trials]"));
+  drawTrials().catch((error) => toast(error.message, true));
 }
 
-/** Returns the columns: key, heading, what a trial is sorted by, what its cell says. */
+/** Returns the columns: what the server sorts by, heading, what a trial's cell says. */
 function columns(place) {
   const { metric, page } = place.dataset;
-  const plain = (key, title, value, show = number) => ({ key, title, value, show, n: true });
+  const plain = (key, title, show) => ({ key, title, show, n: true });
   return [
-    { ...plain("number", "Trial", (t) => t.number), show: (_, t) => link(`${page}/${t.number}`, t.number), n: false },
-    { ...plain("state", "State", (t) => t.state), show: (state) => badge(state), n: false },
-    plain("value", metric, value, (v, t) => (t === leader ? `★ ${number(v)}` : number(v))),
-    plain("step", "Step", (t) => t.step, (step, t) => `${step} / ${t.max_step}`),
-    ...JSON.parse(place.dataset.params).map((name) => plain(`param ${name}`, name, (t) => t.params[name] ?? null)),
-    plain("took", "Took", took, duration),
+    { ...plain("number", "Trial", (t) => link(`${page}/${t.number}`, t.number)), n: false },
+    { ...plain("state", "State", (t) => badge(t.state)), n: false },
+    plain("value", metric, (t) => (t.best ? `★ ${number(t.value)}` : number(t.value))),
+    plain("step", "Step", (t) => `${t.step} / ${t.max_step}`),
+    ...JSON.parse(place.dataset.params).map((name) => plain(`param ${name}`, name, (t) => number(t.params[name]))),
+    plain("took", "Took", (t) => duration(took(t))),
   ];
-}
-
-const value = (trial) => (typeof trial.value === "number" ? trial.value : null);
-
-/** Returns the best complete trial, the earliest of equals; undefined before there is one. */
-function best(place) {
-  const sign = place.dataset.direction === "minimize" ? 1 : -1;
-  const complete = trials.filter((t) => t.state === "COMPLETE" && value(t) !== null);
-  return complete.sort((a, b) => sign * (a.value - b.value) || a.number - b.number)[0];
 }
 
 const link = (href, text) => make("a", { href }, String(text));
 const badge = (state) => make("span", { className: `badge ${state.toLowerCase()}` }, state.toLowerCase());
 
 function took(trial) {
-  if (!trial.started_at) return null;
+  if (!trial.started_at) return NaN;
   return ((trial.ended_at ? Date.parse(trial.ended_at) : Date.now()) - Date.parse(trial.started_at)) / 1000;
 }
 
 function render(place) {
-  leader = best(place);
   const shown = columns(place);
-  const by = shown.find((column) => column.key === order.key) ?? shown[0];
-  const sorted = [...trials].sort((a, b) => compare(by.value(a), by.value(b)) || a.number - b.number);
-  const rows = all ? sorted : sorted.slice(0, ROWS);
   const focused = place.contains(document.activeElement) ? document.activeElement.id : "";
-  const table = make("table", { className: "rows" }, head(place, shown), body(place, shown, rows));
-  table.setAttribute("aria-label", `${trials.length} trials`);
-  fill(place, table, sorted.length - rows.length);
+  const drawn = make("table", { className: "rows" }, head(shown), body(place, shown));
+  drawn.setAttribute("aria-label", `${table.total} trials`);
+  fill(place, drawn);
+  showLink(document.getElementById("compare"));
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
-function fill(place, table, hidden) {
-  if (!place.firstChild) place.append(make("div", { className: "scroll", tabIndex: 0 }), moreButton(place));
+function fill(place, drawn) {
+  if (!place.firstChild) place.append(make("div", { className: "scroll", tabIndex: 0 }), moreButton());
   const [scroll, more] = place.children;
   scroll.setAttribute("role", "region");
   scroll.setAttribute("aria-label", "Trials, scrolls sideways");
   const empty = make("p", { className: "quiet" }, "The first trial is on its way.");
-  scroll.replaceChildren(trials.length ? table : empty);
+  const none = make("p", { className: "quiet" }, "No trial is like that.");
+  scroll.replaceChildren(table.matching ? drawn : table.total ? none : empty);
+  const hidden = Math.min(table.matching, MORE) - table.rows.length;
   more.textContent = `Show ${hidden} more`;
-  more.hidden = !hidden;
+  more.hidden = hidden <= 0;
 }
 
-function moreButton(place) {
+function moreButton() {
   const more = make("button", { id: "show-all", type: "button" });
   more.addEventListener("click", () => {
-    all = true;
-    render(place);
+    order.limit = MORE;
+    again();
   });
   return more;
 }
 
-/** Returns the order of two values: numbers by size, text by letters, nothing always last. */
-function compare(a, b) {
-  if (a === null || b === null) return (a === null) - (b === null);
-  const both = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
-  return order.down ? -both : both;
+function head(shown) {
+  const picks = make("th", { scope: "col", className: "pick" }, make("span", { className: "unseen" }, "Compare"));
+  return make("thead", {}, make("tr", {}, picks, ...shown.map(heading)));
 }
 
-function head(place, shown) {
-  return make("thead", {}, make("tr", {}, ...shown.map((column) => heading(place, column))));
-}
-
-function heading(place, { key, title, n }) {
+function heading({ key, title, n }) {
   const button = make("button", { type: "button", id: `sort ${key}` }, title);
   button.addEventListener("click", () => {
-    order.down = order.key === key && !order.down;
-    order.key = key;
-    render(place);
+    order.down = order.sort === key && !order.down;
+    order.sort = key;
+    again();
   });
   const cell = make("th", { scope: "col", className: n ? "n" : "" }, button);
-  cell.setAttribute("aria-sort", order.key === key ? (order.down ? "descending" : "ascending") : "none");
+  cell.setAttribute("aria-sort", order.sort === key ? (order.down ? "descending" : "ascending") : "none");
   return cell;
 }
 
-function body(place, shown, rows) {
-  return make("tbody", {}, ...rows.map((trial) => row(place, shown, trial)));
+function body(place, shown) {
+  return make("tbody", {}, ...table.rows.map((trial) => row(place, shown, trial)));
+}
+
+/** Returns the cell in which a trial is chosen to be compared. */
+function box({ number: own }) {
+  const checked = picked().includes(own);
+  const input = make("input", { type: "checkbox", id: `pick ${own}`, checked, disabled: !checked && !room() });
+  input.setAttribute("aria-label", `Compare trial ${own}`);
+  input.addEventListener("change", () => {
+    pick(own, input.checked);
+    render(document.querySelector("[data-trials]"));
+  });
+  return make("td", { className: "pick" }, input);
 }
 
 function row(place, shown, trial) {
-  const cells = shown.map(({ value, show, n }) => make("td", { className: n ? "n" : "" }, show(value(trial), trial)));
-  const line = make("tr", { className: trial === leader ? "best" : "" }, ...cells);
+  const cells = shown.map(({ show, n }) => make("td", { className: n ? "n" : "" }, show(trial)));
+  const line = make("tr", { className: trial.best ? "best" : "" }, box(trial), ...cells);
   line.dataset.href = `${place.dataset.page}/${trial.number}`;
   return line;
 }

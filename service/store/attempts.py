@@ -90,6 +90,32 @@ def latest_environment(conn: Connection, study_id: int) -> dict[str, Any] | None
     ).scalar()
 
 
+def latest_of_study(conn: Connection, study_id: int, limit: int) -> Sequence[Row]:
+    """Returns the study's latest attempts, with their trials' numbers and workers' names."""
+    return conn.execute(
+        sa.select(attempts, trials.c.number, workers.c.name.label("worker_name"))
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .join(workers, workers.c.id == attempts.c.worker_id)
+        .where(trials.c.study_id == study_id)
+        .order_by(attempts.c.started_at.desc())
+        .limit(limit)
+    ).all()
+
+
+def spent(conn: Connection, study_id: int, now: float) -> Sequence[Row]:
+    """Returns how many attempts (`ended`) and their seconds, by device and outcome."""
+    seconds = sa.func.coalesce(attempts.c.ended_at, now) - attempts.c.started_at
+    ended, whole = sa.func.count().label("ended"), sa.func.sum(seconds).label("seconds")
+    return conn.execute(
+        sa.select(workers.c.device, attempts.c.outcome, ended, whole)
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .join(workers, workers.c.id == attempts.c.worker_id)
+        .where(trials.c.study_id == study_id)
+        .group_by(workers.c.device, attempts.c.outcome)
+        .order_by(workers.c.device, attempts.c.outcome)
+    ).all()
+
+
 def granted_under(conn: Connection, worker_id: int, seq: int) -> Row | None:
     """Returns the live attempt granted under a worker's claim of this number."""
     return conn.execute(_GRANTED, {"of_worker": worker_id, "of_seq": seq}).one_or_none()
@@ -128,12 +154,12 @@ def mark_bad(tx: Tx, trial_id: int, above_step: int) -> None:
     )
 
 
-def keep_newest_checkpoints(tx: Tx, trial_id: int, keep: int, step: int) -> None:
-    """Drops a trial's pointers but those of the highest steps; that of `step` stays before any.
+def keep_newest_checkpoints(tx: Tx, trial_id: int, keep: int, *steps: int) -> None:
+    """Drops a trial's pointers but those of the highest steps; those of `steps` stay before any.
 
     Not those written last: a pointer may come again, late, and the wall clock may go back.
     """
-    wanted = sa.case((checkpoints.c.step == step, 0), else_=1)
+    wanted = sa.case((checkpoints.c.step.in_(steps), 0), else_=1)
     newest = (
         sa.select(checkpoints.c.attempt, checkpoints.c.step)
         .where(checkpoints.c.trial_id == trial_id)

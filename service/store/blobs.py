@@ -18,6 +18,12 @@ def get(conn: Connection, sha256: str) -> Row | None:
     ).one_or_none()
 
 
+def newest(conn: Connection) -> str | None:
+    """Returns the hash of the live blob that came last; None where there is none."""
+    last = sa.select(blobs.c.sha256).where(blobs.c.state == "live")
+    return conn.execute(last.order_by(blobs.c.created_at.desc()).limit(1)).scalar()
+
+
 def take(tx: Tx, sha256: str) -> bool:
     """Keeps a live blob from being collected until this transaction ends; False if it is gone."""
     statement = sa.select(blobs.c.sha256).where(blobs.c.sha256 == sha256, blobs.c.state == "live")

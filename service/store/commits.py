@@ -1,8 +1,10 @@
-"""How a write gets its transaction: on SQLite many share one, on PostgreSQL each has its own.
+"""How a write gets its transaction: on SQLite many share one, on PostgreSQL reports do.
 
 A disk takes milliseconds to make a commit durable. SQLite has one writer, so that the writes which
 wait for it share one wait for the disk, each in a savepoint of its own (group commit). PostgreSQL
-commits those of several connections together by itself.
+has many, who wait for each other's rows: there plain reports and heartbeats, which lock nothing but
+their own trial's row, share statements and a transaction, and all others have one each
+(docs/decisions/0009-the-write-path.md).
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -22,15 +25,36 @@ from studies.errors import Unavailable
 logger = logging.getLogger(__name__)
 TRIES: Final = 5  # of a write that is to be run again
 GROUP_SECONDS: Final = 0.05  # a group takes no further write after this; assumption
+GROUP: Final = 256  # writes that share a transaction on PostgreSQL; assumption
+PATIENCE: Final = "SET LOCAL lock_timeout = '200ms'"  # of a group for a row; assumption
 WAIT_SECONDS: Final = 15.0  # the longest that a write waits for its turn: its caller waits for 30
+UNKNOWN: Final = "the database did not say whether it is stored"
 Work = Callable[[Tx], Any]
+
+
+@dataclass(frozen=True)
+class Many:
+    """How PostgreSQL does a write for many at once; it locks its own trial's row and no other.
+
+    Attributes:
+        do: returns what came of each of those said; None of one whose `work` is to be run instead.
+        said: this write's own.
+    """
+
+    do: Callable[[Tx, list[Any]], Sequence[Any | None]]
+    said: Any
 
 
 class Job:
     """A write, and after its transaction what came of it."""
 
-    def __init__(self, work: Work, future: Future[Any] | asyncio.Future[Any]) -> None:
-        self.work, self.future = work, future
+    def __init__(
+        self,
+        work: Work,
+        future: Future[Any] | asyncio.Future[Any],
+        many: Many | None = None,
+    ) -> None:
+        self.work, self.future, self.many = work, future, many
         self.result: Any = None
         self.error: BaseException | None = None
         self.tx: Tx | None = None
@@ -110,8 +134,66 @@ class OneByOne:
                 committing = True
         except sa.exc.DBAPIError as error:
             if committing and not conflicting(error):  # its caller asks again, with the same key
-                raise Unavailable("the database did not say whether it is stored") from error
+                raise Unavailable(UNKNOWN) from error
             raise
+
+
+class Together:
+    """One transaction for all writes that wait and can be done for many at once (`Many`).
+
+    What it does not do, and everything where the transaction fails or waits long for a row, is
+    handed to the writers who run one by one, so that nobody waits for a row that is not his.
+    """
+
+    def __init__(self, engine: sa.Engine, alone: Callable[[Job], None]) -> None:
+        """`alone` queues a write that is to have a transaction of its own."""
+        self._engine, self._alone = engine, alone
+
+    def __call__(self, first: Job, more: Callable[[], Job | None]) -> list[Job]:
+        """Runs the first and those that wait behind it; returns those that have ended."""
+        group = [first]
+        while len(group) < GROUP and (job := more()) is not None:
+            group.append(job)
+        committing = False
+        try:
+            with self._engine.begin() as conn:
+                conn.exec_driver_sql(PATIENCE)
+                left = _at_once(Tx(conn), group)
+                committing = True
+        except BaseException as error:
+            left = group
+            if committing and not conflicting(error):
+                for job in group:
+                    job.fail(Unavailable(UNKNOWN))
+                return group
+        return [job for job in group if job not in left or not self._handed_on(job)]
+
+    def _handed_on(self, job: Job) -> bool:
+        try:
+            self._alone(job)
+        except Unavailable as error:
+            job.fail(error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """Nothing is held between two groups."""
+
+
+def _at_once(tx: Tx, group: list[Job]) -> list[Job]:
+    """Does what can be done for many; returns those that were not done."""
+    kinds: dict[Any, list[Job]] = {}
+    for job in group:
+        assert job.many is not None  # noqa: S101 - no other comes here
+        kinds.setdefault(job.many.do, []).append(job)
+    left = []
+    for do, jobs in kinds.items():
+        said = [job.many.said for job in jobs if job.many is not None]
+        for job, result in zip(jobs, do(tx, said), strict=True):
+            job.result = result
+            if result is None:
+                left.append(job)
+    return left
 
 
 class GroupCommit:

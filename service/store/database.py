@@ -19,7 +19,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from service.store import files
-from service.store.commits import GroupCommit, OneByOne
+from service.store.commits import GroupCommit, OneByOne, Together
+from service.store.commits import Many as Many
 from service.store.driver import JOURNAL, driver
 from service.store.tx import Repeat as Repeat
 from service.store.tx import Tx as Tx
@@ -31,6 +32,10 @@ ResultT = TypeVar("ResultT")
 Row = sa.Row[Any]
 Connection = sa.Connection
 THREADS: Final = 4  # that write to Postgres; assumption
+READERS: Final = 8  # connections kept for readers of Postgres; assumption
+# Postgres ends a transaction of ours that stands still, as of a server that was frozen or cut off:
+# no other server waits longer for the rows that it holds. Assumption: no live one takes so long.
+_IDLE: Final = "SET idle_in_transaction_session_timeout = '5s'"
 _BUSY_MS: Final = 10_000  # how long SQLite waits for a foreign reader [ms]
 
 
@@ -60,11 +65,12 @@ class Database:
             files.prepare(parsed.database)
         self.reader, self.writer = self._engines()
         self._probe()
-        self._writers = (
-            Writers(GroupCommit(self.writer, on_broken or (lambda _: None)), 1)
-            if self.sqlite
-            else Writers(OneByOne(self.writer), THREADS)
-        )
+        if self.sqlite:
+            group = GroupCommit(self.writer, on_broken or (lambda _: None))
+            self._writers = self._together = Writers(group, 1)
+        else:
+            self._writers = Writers(OneByOne(self.writer), THREADS)
+            self._together = Writers(Together(self.writer, self._writers.put), 1)
 
     @property
     def kind(self) -> str:
@@ -75,9 +81,14 @@ class Database:
     def _engines(self) -> tuple[sa.Engine, sa.Engine]:
         try:
             if not self.sqlite:
-                engine = sa.create_engine(self.url, pool_pre_ping=True, pool_size=THREADS + 8)
                 snapshot = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-                return engine.execution_options(**snapshot), engine
+                reader = sa.create_engine(
+                    self.url, pool_pre_ping=True, pool_size=READERS, execution_options=snapshot
+                )
+                # No ping: a write whose connection is lost is run again on another.
+                writer = sa.create_engine(self.url, pool_size=THREADS + 1)
+                sa.event.listen(writer, "connect", _never_idle)
+                return reader, writer
             reader = sa.create_engine(self.url, module=driver)
             writer = sa.create_engine(self.url, module=driver, pool_size=1)
         except (ImportError, sa.exc.ArgumentError) as error:
@@ -94,13 +105,22 @@ class Database:
             where = self.url.render_as_string(hide_password=True)
             raise StartupError(f"cannot open the database {where}: {first_line(error)}") from None
 
-    def submit(self, work: Callable[[Tx], ResultT]) -> Future[ResultT]:
-        """Queues a write; the future ends when it is durable, or with its error."""
-        return self._writers.submit(work)
+    def submit(self, work: Callable[[Tx], ResultT], many: Many | None = None) -> Future[ResultT]:
+        """Queues a write; the future ends when it is durable, or with its error.
 
-    def asubmit(self, work: Callable[[Tx], ResultT]) -> asyncio.Future[ResultT]:
+        `many` says how PostgreSQL does it together with others.
+        """
+        return (self._together if many else self._writers).submit(work, many)
+
+    def asubmit(
+        self, work: Callable[[Tx], ResultT], many: Many | None = None
+    ) -> asyncio.Future[ResultT]:
         """Queues a write from a running event loop; see `submit`."""
-        return self._writers.asubmit(work)
+        return (self._together if many else self._writers).asubmit(work, many)
+
+    def on_write(self, call: Callable[[], object]) -> None:
+        """Has `call` called after every write, from the thread that wrote; it must not raise."""
+        self._writers.after = self._together.after = call
 
     def write(self, work: Callable[[Tx], ResultT]) -> ResultT:
         """Runs a write; returns when it is durable."""
@@ -116,6 +136,7 @@ class Database:
 
     def close(self) -> None:
         """Ends the writer after the writes it holds, and closes every connection."""
+        self._together.close()  # first: it hands on to the others
         self._writers.close()
         self.reader.dispose()
         self.writer.dispose()
@@ -134,6 +155,11 @@ def _configure_sqlite(engine: sa.Engine, begin: str, *, query_only: bool) -> Non
 
     sa.event.listen(engine, "connect", connected)
     sa.event.listen(engine, "begin", lambda conn: conn.exec_driver_sql(begin))
+
+
+def _never_idle(connection: Any, _: Any) -> None:
+    connection.execute(_IDLE)
+    connection.commit()
 
 
 def insert_once(tx: Tx, table: sa.Table) -> Any:

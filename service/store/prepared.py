@@ -6,7 +6,8 @@ costs five times what the database's does (docs/decisions/0009-the-write-path.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,15 +24,22 @@ class Prepared:
     def run(self, conn: sa.Connection, values: Mapping[str, Any]) -> Any:
         """Runs it in the connection's transaction; returns its cursor."""
         text, constants, order = self._for(conn.dialect)
-        named = {**constants, **values}
-        bound: Any = named if order is None else [named[name] for name in order]
         driver: Any = conn.connection.driver_connection
-        try:
+        bound = _bound({**constants, **values}, order)
+        with _translated(conn, text, bound):
             return driver.execute(text, bound)
-        except conn.dialect.loaded_dbapi.Error as error:
-            raise sa.exc.DBAPIError.instance(
-                text, bound, error, conn.dialect.loaded_dbapi.Error, dialect=conn.dialect
-            ) from error
+
+    def run_all(self, conn: sa.Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Runs it for each of many rows."""
+        text, constants, order = self._for(conn.dialect)
+        driver: Any = conn.connection.driver_connection
+        bound = [_bound({**constants, **row}, order) for row in rows]
+        cursor = driver.cursor()
+        try:
+            with _translated(conn, text, bound):
+                cursor.executemany(text, bound)
+        finally:
+            cursor.close()
 
     def _for(self, dialect: sa.Dialect) -> tuple[str, dict[str, Any], list[str] | None]:
         """Returns the text, the parameters it came with and, where they go by place, the order."""
@@ -41,3 +49,18 @@ class Prepared:
             order = list(compiled.positiontup or ()) if compiled.positional else None
             found = self._compiled[dialect.name] = (compiled.string, dict(compiled.params), order)
         return found
+
+
+def _bound(named: Mapping[str, Any], order: Sequence[str] | None) -> Any:
+    return named if order is None else [named[name] for name in order]
+
+
+@contextmanager
+def _translated(conn: sa.Connection, text: str, bound: Any) -> Iterator[None]:
+    """Raises what the driver raises as SQLAlchemy would."""
+    try:
+        yield
+    except conn.dialect.loaded_dbapi.Error as error:
+        raise sa.exc.DBAPIError.instance(
+            text, bound, error, conn.dialect.loaded_dbapi.Error, dialect=conn.dialect
+        ) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -24,6 +25,14 @@ _VISIBLE: Final = sa.select(reports).where(
 _BY_STEP: Final = _VISIBLE.order_by(reports.c.step)
 _AT_STEP: Final = _VISIBLE.where(reports.c.step == sa.bindparam("of_step", type_=sa.Integer))
 _LAST: Final = _VISIBLE.order_by(reports.c.step.desc()).limit(1)
+_VALUED: Final = _VISIBLE.where(reports.c.value.is_not(None))
+_BEST: Final = {  # of equals the first, as early stopping has it
+    "minimize": _VALUED.order_by(reports.c.value, reports.c.step).limit(1),
+    "maximize": _VALUED.order_by(reports.c.value.desc(), reports.c.step).limit(1),
+}
+_SHOWN: Final[list[Any]] = [reports.c[name] for name in ("id", "trial_id", "step", "value", "body")]
+_TOLD: Final = sa.select(*_SHOWN).where(reports.c.superseded.is_(False))
+_AT_ONCE: Final = 500  # trials of one statement: SQLite takes 999 parameters at least
 _SUPERSEDE: Final = reports.update().where(
     reports.c.trial_id == sa.bindparam("of_trial"),
     reports.c.step > sa.bindparam("above", type_=sa.Integer),
@@ -44,6 +53,11 @@ def get(conn: Connection, trial_id: int, attempt: int, step: int) -> Row | None:
 def insert(tx: Tx, **values: Any) -> None:
     """Stores a report with the decision it brought about."""
     _INSERT.run(tx.conn, {**values, "superseded": False})
+
+
+def insert_all(tx: Tx, rows: Iterable[dict[str, Any]]) -> None:
+    """Stores reports that came from elsewhere, whole rows."""
+    _INSERT.run_all(tx.conn, rows)
 
 
 def visible(conn: Connection, trial_id: int) -> Sequence[Row]:
@@ -69,6 +83,11 @@ def visible_at(conn: Connection, trial_id: int, step: int) -> Row | None:
 def last_visible(conn: Connection, trial_id: int) -> Row | None:
     """Returns the visible report of the highest step."""
     return conn.execute(_LAST, {"of_trial": trial_id}).one_or_none()
+
+
+def best_visible(conn: Connection, trial_id: int, direction: str) -> Row | None:
+    """Returns the visible report of the best value, if there is one."""
+    return conn.execute(_BEST[direction], {"of_trial": trial_id}).one_or_none()
 
 
 def any_of(conn: Connection, trial_id: int, attempt: int) -> bool:
@@ -113,13 +132,39 @@ def standing(
     return int(row[0]), int(row[1])
 
 
-def curves(conn: Connection, study_id: int) -> Sequence[sa.Row[int, int, float | None]]:
-    """Returns (trial_id, step, value) of every visible report of a study, by trial and step."""
-    return conn.execute(
-        sa.select(reports.c.trial_id, reports.c.step, reports.c.value)
-        .where(reports.c.study_id == study_id, reports.c.superseded.is_(False))
-        .order_by(reports.c.trial_id, reports.c.step)
-    ).all()
+def told_since(conn: Connection, study_id: int, report_id: int) -> Sequence[Row]:
+    """Returns the study's visible reports that came after this one, in that order."""
+    since = _TOLD.where(reports.c.study_id == study_id, reports.c.id > report_id)
+    return conn.execute(since.order_by(reports.c.id)).all()
+
+
+def told_of(conn: Connection, trial_ids: Sequence[int]) -> Iterator[Row]:
+    """Yields the same of the visible reports of these trials, each trial's by step."""
+    for first in range(0, len(trial_ids), _AT_ONCE):
+        of = _TOLD.where(reports.c.trial_id.in_(trial_ids[first : first + _AT_ONCE]))
+        yield from conn.execute(of.order_by(reports.c.trial_id, reports.c.step))
+
+
+def last_bodies(conn: Connection, study_id: int) -> Iterator[str]:
+    """Yields the body of the last visible report of each of the study's trials."""
+    last = sa.and_(reports.c.trial_id == trials.c.id, reports.c.step == trials.c.step)
+    yield from conn.execute(
+        sa.select(reports.c.body)
+        .join(trials, last)
+        .where(trials.c.study_id == study_id, reports.c.superseded.is_(False))
+    ).scalars()
+
+
+def newest_body(conn: Connection, study_id: int) -> str | None:
+    """Returns the body of the study's newest report."""
+    newest = sa.select(reports.c.body).where(reports.c.study_id == study_id)
+    return conn.execute(newest.order_by(reports.c.id.desc()).limit(1)).scalar()
+
+
+def spent(body: str) -> tuple[int, float]:
+    """Returns the tokens and the time [s] that training had taken, of a report's body."""
+    said = json.loads(body)
+    return said.get("tokens", 0), said.get("wall_ms", 0) / 1_000
 
 
 def supersede(tx: Tx, trial_id: int, above_step: int) -> None:

@@ -33,6 +33,7 @@ _COUNTS: Final = (
     .group_by(trials.c.state)
 )
 _AUDIT: Final = events.insert()
+BY_PEOPLE: Final = ("enqueued", "cancel_asked")  # events of trials that are nobody's but theirs
 
 
 def insert(tx: Tx, **values: Any) -> Row:
@@ -64,9 +65,24 @@ def of_trial(conn: Connection, trial_id: int) -> Row | None:
     return conn.execute(statement.where(trials.c.id == trial_id)).one_or_none()
 
 
-def page(conn: Connection, *, archived: bool, before: int | None, limit: int) -> Sequence[Row]:
-    """Returns studies with smaller ids than `before`, newest first."""
+def page(
+    conn: Connection,
+    *,
+    archived: bool,
+    before: int | None,
+    limit: int,
+    search: str = "",
+    state: StudyState | None = None,
+) -> Sequence[Row]:
+    """Returns studies with smaller ids than `before`, newest first.
+
+    `search` is a part of their names, in any case.
+    """
     statement = sa.select(studies).where(studies.c.archived == archived)
+    if search:
+        statement = statement.where(studies.c.name.icontains(search, autoescape=True))
+    if state is not None:
+        statement = statement.where(studies.c.state == state)
     if before is not None:
         statement = statement.where(studies.c.id < before)
     return conn.execute(statement.order_by(studies.c.id.desc()).limit(limit)).all()
@@ -94,6 +110,12 @@ def update(tx: Tx, study_id: int, **values: Any) -> Row:
     return tx.conn.execute(_UPDATE, {**values, "of_study": study_id}).one()
 
 
+def raise_revision(tx: Tx, study_id: int, by: int) -> Row:
+    """Raises the study's revision by so many, one for each of its new trials; returns the row."""
+    raised = studies.update().where(studies.c.id == study_id).returning(studies)
+    return tx.conn.execute(raised.values(revision=studies.c.revision + by)).one()
+
+
 def counts(conn: Connection, study_id: int) -> dict[TrialState, int]:
     """Returns the number of trials in each state that has any."""
     rows = conn.execute(_COUNTS, {"of_study": study_id})
@@ -115,6 +137,15 @@ def resumed_at(conn: Connection, study_id: int) -> int:
     )
     last = conn.execute(began.order_by(events.c.id.desc()).limit(1)).scalar()
     return int((last or {}).get("revision", 0))
+
+
+def history(conn: Connection, study_id: int, before: int | None, limit: int) -> Sequence[Row]:
+    """Returns events older than `before`, newest first: the study's own, and what people did."""
+    told = sa.or_(events.c.trial.is_(None), events.c.kind.in_(BY_PEOPLE))
+    statement = sa.select(events).where(events.c.study_id == study_id, told)
+    if before is not None:
+        statement = statement.where(events.c.id < before)
+    return conn.execute(statement.order_by(events.c.id.desc()).limit(limit)).all()
 
 
 def audit(tx: Tx, study_id: int, kind: str, trial: int | None = None, **detail: Any) -> None:

@@ -158,6 +158,7 @@ workers = Table(
     Column("seen_at", Float, nullable=False),
     Column("seen_t", Float, nullable=False),
     Column("gone", Boolean, nullable=False, default=False),
+    Column("draining", Boolean, nullable=False, default=False),  # it gets no new trial
 )
 
 tokens = Table(

@@ -3,69 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from service.store.database import Connection, Row, Tx
-from service.store.prepared import Prepared
-from service.store.tables import clock, reports, studies, trials, workers
+from service.store.tables import reports, studies, trials, workers
 from studies.trial import Desired, StudyState, TrialState
-
-
-@dataclass(frozen=True)
-class AttemptKey:
-    """What proves that a write comes from the holder of an attempt."""
-
-    trial_id: int
-    attempt: int
-    lease_hash: str
-
 
 # Not the index of (study, number): SQLite would read all trials in order to sort the few found by
 # their state (24 ms at 10,000 trials, 0.1 ms like this; measured).
 _FEW_BY_NUMBER: Final = trials.c.number + 0
 
-# Built once, or Prepared: they run with every report and heartbeat.
-_NOW: Final = sa.select(clock.c.t).scalar_subquery()
-_LEASE: Final = sa.bindparam("lease", type_=sa.Float)
-_AT_STEP: Final = sa.bindparam("at_step", type_=sa.Integer)
-_HELD: Final = (
-    trials.update()
-    .where(
-        trials.c.id == sa.bindparam("of_trial"),
-        trials.c.attempt == sa.bindparam("of_attempt", type_=sa.Integer),
-        trials.c.lease_hash == sa.bindparam("of_hash", type_=sa.String),
-        trials.c.state == TrialState.RUNNING,
-    )
-    .values(
-        lease_until_t=sa.case(
-            (
-                sa.or_(trials.c.desired == Desired.RUN, _NOW - trials.c.desired_t < _LEASE),
-                _NOW + _LEASE,
-            ),
-            else_=trials.c.lease_until_t,
-        ),
-        progress_t=sa.case((trials.c.progress_step < _AT_STEP, _NOW), else_=trials.c.progress_t),
-        progress_step=sa.case(
-            (trials.c.progress_step < _AT_STEP, _AT_STEP), else_=trials.c.progress_step
-        ),
-    )
-)
-_FENCE: Final = _HELD.returning(trials)
-_BEAT: Final = Prepared(_HELD.returning(trials.c.worker_id, trials.c.desired))
-_ADVANCE: Final = Prepared(
-    _HELD.where(
-        trials.c.study_id == sa.bindparam("of_study"),
-        trials.c.step < _AT_STEP,
-        trials.c.max_step >= _AT_STEP,
-    )
-    .values(step=_AT_STEP, value=sa.bindparam("new_value", type_=sa.Float))
-    .returning(trials.c.desired, trials.c.max_step)
-)
-
-
+# Built once: they run with every claim or finish.
 _OF_TRIAL: Final = trials.c.id == sa.bindparam("of_trial")
 _INSERT: Final = trials.insert().returning(trials)
 _UPDATE: Final = trials.update().where(_OF_TRIAL).returning(trials)
@@ -92,9 +42,19 @@ _CLAIMABLE: Final = (
 )
 
 
+_VIEWED: Final = ("id", "number", "revision", "state", "params", "value", "step", "max_step")
+_SHOWN: Final = [trials.c[name] for name in (*_VIEWED, "reason", "started_at", "ended_at")]
+
+
 def insert(tx: Tx, **values: Any) -> Row:
     """Returns the new trial."""
     return tx.conn.execute(_INSERT, {"created_at": tx.now, **values}).one()
+
+
+def insert_all(tx: Tx, rows: Sequence[dict[str, Any]]) -> Sequence[int]:
+    """Writes trials, each with the same columns; returns their ids in the same order."""
+    made = trials.insert().returning(trials.c.id, sort_by_parameter_order=True)
+    return tx.conn.execute(made, [{"created_at": tx.now, **row} for row in rows]).scalars().all()
 
 
 def update(tx: Tx, trial_id: int, **values: Any) -> Row:
@@ -112,40 +72,6 @@ def by_number(conn: Connection, study_id: int, number: int) -> Row | None:
     return conn.execute(
         sa.select(trials).where(trials.c.study_id == study_id, trials.c.number == number)
     ).one_or_none()
-
-
-def fence(tx: Tx, key: AttemptKey, lease: float, step: int | None = None) -> Row | None:
-    """Renews the lease and returns the trial, if `key` still holds it; else changes nothing.
-
-    One statement. The lease is renewed while the trial is wanted to run, and for one lease after
-    that changed, so that a worker may checkpoint but not ignore what it is told. A worker that is
-    at `step` has shown that it does not hang.
-    """
-    said = _said(key, lease, -1 if step is None else step)
-    return tx.conn.execute(_FENCE, said).one_or_none()
-
-
-def beat(tx: Tx, key: AttemptKey, lease: float, step: int) -> tuple[int, Desired] | None:
-    """Does as `fence`; returns the trial's worker and what is wanted of it."""
-    row = _BEAT.run(tx.conn, _said(key, lease, step)).fetchone()
-    return row and (row[0], Desired(row[1]))
-
-
-def advance(
-    tx: Tx, key: AttemptKey, study_id: int, lease: float, step: int, value: float | None
-) -> tuple[Desired, int] | None:
-    """Does as `fence`, and makes `step` the last visible one; None also where it is no later one.
-
-    Returns what is wanted of the trial, and its last step.
-    """
-    said = {**_said(key, lease, step), "of_study": study_id, "new_value": value}
-    row = _ADVANCE.run(tx.conn, said).fetchone()
-    return row and (Desired(row[0]), row[1])
-
-
-def _said(key: AttemptKey, lease: float, step: int) -> dict[str, Any]:
-    held = {"of_trial": key.trial_id, "of_attempt": key.attempt, "of_hash": key.lease_hash}
-    return {**held, "lease": lease, "at_step": step}
 
 
 def claimable(tx: Tx, study_id: int, failures_allowed: int) -> Row | None:
@@ -219,12 +145,29 @@ def page(
 def changed_since(
     conn: Connection, study_id: int, revision: int, limit: int | None = None
 ) -> Sequence[Row]:
-    """Returns trials whose state changed after this revision of the study, in that order."""
+    """Returns trials whose state changed after this revision of the study, in that order.
+
+    Of their columns only what views and mirrors keep: a long study has many rows.
+    """
     return conn.execute(
-        sa.select(trials)
+        sa.select(*_SHOWN)
         .where(trials.c.study_id == study_id, trials.c.revision > revision)
         .order_by(trials.c.revision)
         .limit(limit)
+    ).all()
+
+
+def completed_since(conn: Connection, study_id: int, revision: int) -> Sequence[sa.Row[int, float]]:
+    """Returns (revision, value) of the trials that completed after this revision, in that order."""
+    return conn.execute(
+        sa.select(trials.c.revision, trials.c.value)
+        .where(
+            trials.c.study_id == study_id,
+            trials.c.revision > revision,
+            trials.c.state == TrialState.COMPLETE,
+            trials.c.value.is_not(None),
+        )
+        .order_by(trials.c.revision)
     ).all()
 
 
@@ -237,6 +180,25 @@ def best(conn: Connection, study_id: int, direction: str, limit: int = 1) -> Seq
         .order_by(order, trials.c.number)
         .limit(limit)
     ).all()
+
+
+def complete(conn: Connection, study_id: int) -> int:
+    """Returns how many COMPLETE trials the study has."""
+    return int(conn.execute(_count_complete(study_id)).scalar_one())
+
+
+def better(conn: Connection, study_id: int, value: float, direction: str) -> int:
+    """Returns how many COMPLETE trials of the study have a better value."""
+    ahead = trials.c.value < value if direction == "minimize" else trials.c.value > value
+    return int(conn.execute(_count_complete(study_id).where(ahead)).scalar_one())
+
+
+def _count_complete(study_id: int) -> sa.Select[int]:
+    return (
+        sa.select(sa.func.count())
+        .select_from(trials)
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE)
+    )
 
 
 def best_paused(conn: Connection, study_id: int, step: int, direction: str) -> Row | None:

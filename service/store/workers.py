@@ -13,19 +13,21 @@ from service.store.prepared import Prepared
 from service.store.tables import clock, studies, trials, workers
 from studies.trial import TrialState
 
-# A claim holds its worker before its study; who holds a trial already never waits for a worker.
-_FREE: Final = (
-    sa.select(workers.c.id)
-    .where(workers.c.id == sa.bindparam("of_worker"))
-    .with_for_update(skip_locked=True, key_share=True)
-    .scalar_subquery()
-)
-_BEAT: Final = Prepared(
-    workers.update()
-    .where(workers.c.id == _FREE)
-    .values(seen_at=sa.bindparam("at"), seen_t=sa.select(clock.c.t).scalar_subquery())
-)
 
+def beaten(who: Any) -> sa.Update:
+    """Returns what records that workers were heard of, but those that a claim holds just now.
+
+    A claim holds its worker before its study; who holds a trial already never waits for a worker.
+    """
+    free = sa.select(workers.c.id).where(workers.c.id == who)
+    free = free.with_for_update(skip_locked=True, key_share=True)
+    now = {"seen_at": sa.bindparam("at"), "seen_t": sa.select(clock.c.t).scalar_subquery()}
+    return workers.update().where(workers.c.id.in_(free)).values(now)
+
+
+_BEAT: Final = Prepared(beaten(sa.bindparam("of_worker", type_=workers.c.id.type)))
+
+_LAST_SEQ: Final = 2**31 - 1  # no worker comes so far
 
 # Built once: they run with every claim, where building a statement costs as much as running it.
 _OF_WORKER: Final = workers.c.id == sa.bindparam("of_worker")
@@ -89,6 +91,24 @@ def beat(tx: Tx, worker_id: int) -> None:
 def leave(tx: Tx, worker_id: int) -> None:
     """Records that the worker is gone; whatever it claimed last is stale."""
     seen(tx, worker_id, gone=True, claim_seq=workers.c.claim_seq + 1, claim_open=False)
+
+
+def drain(tx: Tx, worker_id: int, draining: bool) -> Row | None:
+    """Records whether the worker gets new trials; returns it, None where it is unknown."""
+    changed = _UPDATE.values(draining=sa.bindparam("is_draining")).returning(workers)
+    said = {"of_worker": worker_id, "is_draining": draining}
+    return tx.conn.execute(changed, said).one_or_none()
+
+
+def lose(tx: Tx, worker_id: int) -> None:
+    """Records that the worker is dead; whatever it may still claim is stale, for good."""
+    seen(tx, worker_id, gone=True, claim_seq=_LAST_SEQ, claim_open=False)
+
+
+def busy(conn: Connection) -> frozenset[str]:
+    """Returns the names of those that hold a RUNNING trial."""
+    running = sa.and_(trials.c.worker_id == workers.c.id, trials.c.state == TrialState.RUNNING)
+    return frozenset(conn.scalars(sa.select(workers.c.name).join(trials, running)))
 
 
 def recent(conn: Connection, limit: int = 200) -> Sequence[Row]:

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any, Final
 
-from service.store.commits import Commits, Job, Work
+from service.store.commits import Commits, Job, Many, Work
 from studies.errors import Unavailable
 
 QUEUE: Final = 4_096  # writes that may wait: what a writer does in a few seconds (measured, 0009)
@@ -28,6 +28,7 @@ class Writers:
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self.after: Callable[[], object] = lambda: None  # called once writes have ended
         self._threads = [
             threading.Thread(target=self._run, name=f"writer-{n}", daemon=True)
             for n in range(threads)
@@ -35,16 +36,16 @@ class Writers:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, work: Work) -> Future[Any]:
+    def submit(self, work: Work, many: Many | None = None) -> Future[Any]:
         """Queues a write, from any thread; raises Unavailable where too many wait."""
         future: Future[Any] = Future()
-        self._put(Job(work, future))
+        self.put(Job(work, future, many))
         return future
 
-    def asubmit(self, work: Work) -> asyncio.Future[Any]:
+    def asubmit(self, work: Work, many: Many | None = None) -> asyncio.Future[Any]:
         """Queues a write from a running event loop; raises Unavailable where too many wait."""
         future = asyncio.get_running_loop().create_future()
-        self._put(Job(work, future))
+        self.put(Job(work, future, many))
         return future
 
     def close(self) -> None:
@@ -56,7 +57,8 @@ class Writers:
             thread.join()
         self._commits.close()
 
-    def _put(self, job: Job) -> None:
+    def put(self, job: Job) -> None:
+        """Queues a write; raises Unavailable where too many wait."""
         with self._changed:
             if self._closed:
                 raise Unavailable("the server is going down")
@@ -68,6 +70,7 @@ class Writers:
     def _run(self) -> None:
         while (job := self._next()) is not None:
             _deliver(self._commits(job, self._more))
+            self.after()
 
     def _next(self) -> Job | None:
         """Returns the write that waits longest, as soon as there is one; None once closed."""

@@ -8,8 +8,8 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from studies.parts import Sampler
 from studies.space import CategoricalParam, FloatParam, IntParam, Param, SearchSpace
-from studies.spec import Sampler
 
 
 def points(space: SearchSpace, sampler: Sampler) -> list[dict[str, Any]]:

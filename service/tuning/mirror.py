@@ -183,7 +183,12 @@ class Mirror:
         return self._study.get_trials(deepcopy=False)
 
     def _frozen(self, row: Seen) -> FrozenTrial:
-        """Returns the row as the sampler is to see it: PAUSED looks PRUNED, at its last value."""
+        """Returns the row as the sampler is to see it: PAUSED looks PRUNED, at its last value.
+
+        A trial outside the space, which was narrowed since, looks failed and without values.
+        """
+        if not self.spec.space.holds(row.params):
+            return self._trial(row.number, OptunaState.FAIL, {})
         state = _SHOWN[row.state]
         finite = row.value is not None and math.isfinite(row.value)
         if state is OptunaState.COMPLETE and not finite:

@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from studies.spec import Scheduler
+from studies.parts import Scheduler
 from studies.trial import Decision
 
 

@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from studies.cli import commands, exits, export, texts, up
+from studies.cli import (
+    browse,
+    commands,
+    compare,
+    exits,
+    export,
+    final,
+    foreign,
+    init,
+    report,
+    reproduce,
+    texts,
+    up,
+)
 from studies.cli.context import Connection
 from studies.cli.output import say
 from studies.errors import LmtuneError
@@ -16,7 +29,6 @@ from studies.errors import LmtuneError
 app = typer.Typer(
     name="lmtune",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -24,32 +36,53 @@ app = typer.Typer(
 START, STEER, READ, TOOLS = "Start", "Steer", "Read", "Texts and workers"
 _COMMANDS = (
     ("up", up.up, START),
+    ("init", init.init, START),
     ("create", commands.create, START),
     ("catalog", texts.catalog, START),
     ("login", commands.login, START),
     ("list", commands.list_studies, READ),
     ("show", commands.show, READ),
     ("watch", commands.watch, READ),
+    ("open", browse.open_page, READ),
     ("best", commands.best, READ),
+    ("compare", compare.compare, READ),
     ("export", export.export, READ),
+    ("report", report.report, READ),
+    ("reproduce", reproduce.reproduce, READ),
+    ("test", final.judge, READ),
+    ("checkpoint", final.checkpoint, READ),
     ("pause", commands.pause, STEER),
     ("resume", commands.resume, STEER),
     ("stop", commands.stop, STEER),
     ("archive", commands.archive, STEER),
     ("enqueue", commands.enqueue, STEER),
     ("cancel", commands.cancel, STEER),
+    ("budget", commands.budget, STEER),
+    ("narrow", commands.narrow, STEER),
     ("workers", commands.workers, TOOLS),
+    ("worker-command", commands.worker_command, TOOLS),
 )
 _EXAMPLES = {
     "up": ("lmtune up", "lmtune up --study tinyshakespeare --data input.txt --once"),
+    "init": ("lmtune init", "lmtune init mine.yaml --data corpus.txt --model lstm --budget 1h -y"),
     "create": ("lmtune create mine.yaml", "lmtune create tinyshakespeare --data input.txt"),
     "catalog": ("lmtune catalog", "lmtune catalog quickstart > mine.yaml"),
     "show": ("lmtune show mine", "lmtune show mine 3 --json"),
+    "open": ("lmtune open", "lmtune open mine 3", "lmtune open mine --print"),
+    "compare": ("lmtune compare mine 3 7 12",),
     "best": ("lmtune best mine", "lmtune best mine --json | jq .params"),
     "export": (
         "lmtune export mine --format csv -o trials.csv",
         "lmtune export mine --format recipe --data input.txt -o best.yaml",
+        "lmtune export mine --format tensorboard -o runs",
     ),
+    "report": ("lmtune report mine", "lmtune report mine -o mine.html"),
+    "reproduce": ("lmtune reproduce mine 3",),
+    "test": ("lmtune test mine",),
+    "checkpoint": ("lmtune checkpoint mine -o best.safetensors",),
+    "worker-command": ('ssh NODE "$(lmtune worker-command)"',),
+    "budget": ("lmtune budget mine --trials 32 --wall-time 2h",),
+    "narrow": ("lmtune narrow mine learning_rate=0.001..0.01 regularizer=none,l2",),
     "enqueue": ("lmtune enqueue mine learning_rate=3e-3 regularizer=none",),
 }
 
@@ -61,6 +94,7 @@ def _epilog(name: str) -> str | None:
 
 for _name, _function, _panel in _COMMANDS:
     app.command(_name, epilog=_epilog(_name), rich_help_panel=_panel)(_function)
+app.add_typer(foreign.importing, name="import", rich_help_panel=TOOLS)
 app.add_typer(texts.data, name="data", rich_help_panel=TOOLS)
 
 
@@ -94,11 +128,9 @@ def globals_(
 
     A first study, with server, worker and dashboard: `lmtune up`
 
-    Your own text: `lmtune up --study tinyshakespeare --data input.txt`
+    Your own text: `lmtune init mine.yaml` asks five questions; `lmtune up --study mine.yaml`
 
-    Your own study, on a running server:
-
-    `lmtune catalog quickstart > mine.yaml`, `lmtune create mine.yaml`, `lmtune watch mine`,
+    Your own study, on a running server: `lmtune create mine.yaml`, `lmtune watch mine`,
     `lmtune best mine --json`
     """
     context.obj = Connection(url, token)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 import typer
+import yaml
 from pydantic import ValidationError
 
 from studies.cli import shown
 from studies.cli.context import AsJson, Corpus, Name, Study, client_of
 from studies.cli.following import follow, outcome
-from studies.cli.output import pairs, print_json, print_table, say
+from studies.cli.output import pairs, print_json, print_table, say, warn
 from studies.cli.sources import open_source
 from studies.errors import FieldError, InvalidInput
 from studies.explain import near
@@ -19,9 +21,19 @@ from studies.recipe import KNOBS
 Number = Annotated[int, typer.Argument(metavar="TRIAL", min=0, help="The trial's number.")]
 
 
-def create(context: typer.Context, file: Study, data: Corpus = None) -> None:
+def create(
+    context: typer.Context,
+    file: Study,
+    data: Corpus = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the file and its text; make nothing.")
+    ] = False,
+) -> None:
     """Create a study; its text is checked and uploaded first."""
     source = open_source(str(file), data)
+    if dry_run:
+        say(f"{source.spec.name}: fits, up to {source.spec.budget.trials} trials; nothing was made")
+        return
     study = client_of(context).studies.create(source.spec, source.base)
     say(f"created study {study.name}: {shown.budget(study)} trials")
 
@@ -144,12 +156,18 @@ def enqueue(
     values: Annotated[list[str], typer.Argument(metavar="KNOB=VALUE...", help="Searched knobs.")],
 ) -> None:
     """Queue a configuration to be tried next; searched knobs left out are sampled."""
-    view = client_of(context).studies.enqueue(name, parse_values(values))
+    studies = client_of(context).studies
+    view = studies.enqueue(name, parse_values(values, studies.get(name).spec.get("search", {})))
     say(f"trial {view.number}: {view.state}; {pairs(view.params)}")
 
 
-def parse_values(values: list[str]) -> dict[str, Any]:
-    """Returns knob to value from KNOB=VALUE texts; raises InvalidInput."""
+def parse_values(values: list[str], searched: Collection[str] = ()) -> dict[str, Any]:
+    """Returns knob to value from KNOB=VALUE texts; raises InvalidInput.
+
+    Args:
+        values: the texts.
+        searched: what the study searches, a script's own names too, whose values are YAML's.
+    """
     parsed: dict[str, Any] = {}
     errors: list[FieldError] = []
     for text in values:
@@ -157,27 +175,96 @@ def parse_values(values: list[str]) -> dict[str, Any]:
         knob = KNOBS.get(name)
         if not equals:
             errors.append(FieldError(text, "has no value", "write KNOB=VALUE"))
-        elif knob is None:
+        elif knob is None and name not in searched:
             errors.append(FieldError(name, "there is no such knob", near(name, KNOBS)))
         elif name in parsed:
             errors.append(FieldError(name, "is given twice", "give it once"))
         else:
             try:
-                parsed[name] = knob.check(value)
+                parsed[name] = knob.check(value) if knob else yaml.safe_load(value)
+            except yaml.YAMLError:
+                errors.append(FieldError(name, f"{value!r} is no value", "quote it"))
             except ValidationError:
+                assert knob is not None  # noqa: S101 - it was asked
                 errors.append(FieldError(name, f"{value!r} does not fit", f"give {knob.domain}"))
     if errors:
         raise InvalidInput(errors)
     return parsed
 
 
-def workers(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the workers that the server knows."""
-    views = client_of(context).workers()
+def budget(
+    context: typer.Context,
+    name: Name,
+    trials: Annotated[int | None, typer.Option(min=1, help="Configurations in all.")] = None,
+    wall_time: Annotated[
+        str | None, typer.Option(help="Time spent RUNNING, as 90s, 10m or 2h; none: no limit.")
+    ] = None,
+) -> None:
+    """Give a study that goes on another budget."""
+    said: dict[str, Any] = {} if trials is None else {"trials": trials}
+    if wall_time is not None:
+        said["wall_time"] = None if wall_time == "none" else wall_time
+    study = client_of(context).studies.change(name, budget=said)
+    say(f"{study.name}: {shown.budget(study)} trials")
+
+
+def narrow(
+    context: typer.Context,
+    name: Name,
+    ranges: Annotated[
+        list[str], typer.Argument(metavar="KNOB=LOW..HIGH|KNOB=A,B...", help="Searched knobs.")
+    ],
+) -> None:
+    """Search less: a narrower range, or fewer choices, of searched knobs."""
+    studies = client_of(context).studies
+    searched = studies.get(name).spec.get("search", {})
+    studies.change(name, search=parse_ranges(ranges, searched))
+    say(f"{name}: {', '.join(ranges)}")
+
+
+def parse_ranges(texts: list[str], searched: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the `search` section that KNOB=LOW..HIGH and KNOB=A,B stand for."""
+    parsed = {}
+    for text in texts:
+        knob, equals, said = text.partition("=")
+        if not equals:
+            raise InvalidInput.of(text, "has no range", "write KNOB=LOW..HIGH or KNOB=A,B")
+        low, dots, high = said.partition("..")
+        try:
+            values = [yaml.safe_load(value) for value in ([low, high] if dots else said.split(","))]
+        except yaml.YAMLError:
+            raise InvalidInput.of(knob, f"{said!r} is no range", "write LOW..HIGH") from None
+        kind = "uniform" if "uniform" in searched.get(knob, {}) else "log"
+        parsed[knob] = {kind if dots else "choice": values}
+    return parsed
+
+
+def workers(
+    context: typer.Context,
+    as_json: AsJson = False,
+    log: Annotated[
+        str | None, typer.Option(metavar="WORKER", help="Print the end of its log instead.")
+    ] = None,
+) -> None:
+    """List the workers that the server knows, or show what one that it started printed."""
+    client = client_of(context)
+    if log is not None:
+        say(client.worker_log(log).rstrip("\n"))
+        return
+    views = client.workers()
     if as_json:
         print_json([view.model_dump(mode="json") for view in views])
     else:
         print_table(shown.WORKER_COLUMNS, map(shown.worker_row, views))
+
+
+def worker_command(context: typer.Context) -> None:
+    """Print the line that starts a worker on another machine; the rest is said on stderr."""
+    view = client_of(context).worker_command()
+    say(view.command)
+    warn(f"the token's file first, if it is not there: {view.token}")
+    if view.note is not None:
+        warn(view.note)
 
 
 def login(context: typer.Context) -> None:

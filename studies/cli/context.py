@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from studies.cli.completion import complete_study
 from studies.client import Client
 
 
@@ -31,7 +32,15 @@ def client_of(context: typer.Context) -> Client:
     return client
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The study's name.", show_default=False)]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The study's name.",
+        show_default=False,
+        autocompletion=complete_study,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Study = Annotated[
     str,

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from studies.errors import LmtuneError
 from studies.knobs import written
+
+_BLOCKS: Final = "▁▂▃▄▅▆▇█"
 
 
 def console() -> Console:
@@ -29,6 +34,14 @@ def warn(text: str) -> None:
     """Prints a line on stderr."""
     sys.stderr.write(clean(text) + "\n")
     sys.stderr.flush()
+
+
+def write_file(path: Path, text: str) -> None:
+    """Writes a text file; raises LmtuneError where that is not possible."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LmtuneError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def clean(text: str) -> str:
@@ -62,6 +75,16 @@ def seconds(value: float) -> str:
     minutes, rest = divmod(int(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def spark(values: Sequence[float], width: int) -> str:
+    """Returns the finite values as a line of at most `width` blocks, the lowest for the least."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) > width:
+        finite = [finite[(i * (len(finite) - 1)) // (width - 1)] for i in range(width)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    top = len(_BLOCKS) - 1
+    return "".join(_BLOCKS[round(top * (v - low) / (high - low or 1.0))] for v in finite)
 
 
 def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import Final
 
 from studies.cli.output import clean, warn
-from studies.client import Client, home
+from studies.client import Client
 from studies.errors import LmtuneError, StartupError
+from studies.files import home
 
 _START: Final = 120.0  # a slow disk may need this for the imports and the migrations [s]
 _STOP: Final = 90.0  # workers checkpoint their trials; one lease of 60 s and some [s]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any
 
 from studies.cli.output import cell, pairs, seconds
-from studies.trial import TrialState
+from studies.trial import StudyState, TrialState
 from studies.wire import StudyView, TrialDetail, TrialView, WorkerView
 
 STUDY_COLUMNS = ("name", "state", "trials", "best", "running", "created")
@@ -74,6 +75,7 @@ def study_lines(study: StudyView) -> list[str]:
     if study.best is not None:
         value = f"{metric(study)} {study.best.value:.4f}"
         lines += [f"best      trial {study.best.number}, {value}"]
+    lines += [f"waits     no connected worker has {study.lacking}"] if study.lacking else []
     return lines + ([f"error     {study.error}"] if study.error else [])
 
 
@@ -129,6 +131,32 @@ def finished(study: StudyView) -> int:
 def budget(study: StudyView) -> int:
     """Returns how many trials the study may have."""
     return int(study.spec.get("budget", {}).get("trials", 16))
+
+
+def seconds_left(study: StudyView) -> float | None:
+    """Returns about how long the study will still run [s]; None where nothing is known.
+
+    The trials to come are taken to last as those that are over did; the wall time ends the study.
+    """
+    if study.state not in (StudyState.RUNNING, StudyState.PAUSED):
+        return None
+    ran, done, limit = study.running_seconds, finished(study), _wall_time(study)
+    guesses = [ran / done * (budget(study) - done)] if done else []
+    guesses += [] if limit is None else [limit - ran]
+    return max(min(guesses), 0.0) if guesses else None
+
+
+def _wall_time(study: StudyView) -> float | None:
+    said = study.spec.get("budget", {}).get("wall_time")
+    return None if said is None else float(said)
+
+
+def records(study: StudyView, trials: Iterable[TrialView]) -> list[float]:
+    """Returns the best value so far after each complete trial, in the order of their ends."""
+    better = max if study.spec.get("objective", {}).get("direction") == "maximize" else min
+    done = [t for t in trials if t.state is TrialState.COMPLETE and t.value is not None]
+    values = [t.value for t in sorted(done, key=lambda t: (str(t.ended_at), t.number))]
+    return list(accumulate((value for value in values if value is not None), better))
 
 
 def metric(study: StudyView) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from studies.corpus import builtin_text, check_corpus, file_sha256, read_text
+from studies.corpus import check_corpus
+from studies.documents import resolve
 from studies.errors import InvalidInput, NotFound
 from studies.explain import near
-from studies.files import read_document
+from studies.files import catalog, read_document
 from studies.spec import StudySpec, parse_spec
+
+_NAMES_A_TEXT: Final = ("builtin", "path", "sha256", "validation_at", "test_at")
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,11 @@ class Source:
 
     @property
     def sent(self) -> dict[str, Any]:
-        """The study as the server keeps it: a text is named by its hash."""
-        values = self.spec.model_dump(mode="json", by_alias=True)
-        if self.spec.data.path is not None:
-            values["data"]["sha256"] = file_sha256(self.base / self.spec.data.path)
-            values["data"]["path"] = None
-        return values
+        """The study as the server keeps it: a text is named by its hash and cuts."""
+        spec = self.spec
+        if spec.data.path is not None:
+            spec = spec.model_copy(update={"data": resolve(spec.data, self.base)[0]})
+        return spec.model_dump(mode="json", by_alias=True)
 
     def named(self, name: str) -> Source:
         """Returns the same study under another name."""
@@ -53,14 +54,8 @@ def open_source(study: str, data: Path | None = None) -> Source:
     if data is not None and isinstance(document, Mapping):
         document = _with_text(document, data)
     source = Source(parse_spec(document), path.parent)
-    _check_text(source)
+    check_text(source)
     return source
-
-
-def catalog() -> dict[str, Path]:
-    """Returns the ready studies: name to file."""
-    folder = Path(str(resources.files("studies"))) / "catalog"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def catalog_file(name: str) -> Path:
@@ -75,21 +70,18 @@ def catalog_file(name: str) -> Path:
 def _with_text(document: Mapping[str, Any], data: Path) -> dict[str, Any]:
     section = document.get("data")
     kept = section if isinstance(section, Mapping) else {}
-    others = {k: v for k, v in kept.items() if k not in ("builtin", "path", "sha256")}
+    others = {k: v for k, v in kept.items() if k not in _NAMES_A_TEXT}
     return {**document, "data": {"path": str(data.absolute()), **others}}
 
 
-def _check_text(source: Source) -> None:
+def check_text(source: Source) -> None:
     """Raises InvalidInput unless the text is there, is text, and is long enough."""
-    data = source.spec.data
-    if data.sha256 is not None:
+    spec = source.spec
+    if spec.data.sha256 is not None:
         return  # the server has it, and checks it
-    if data.builtin is not None:
-        text = builtin_text(data.builtin)
-    else:
-        path = source.base / (data.path or "")
-        if not path.exists():
-            remedy = "correct it, or give another text with --data FILE"
-            raise InvalidInput.of("data.path", f"{path}: no such file", remedy)
-        text = read_text(path)
-    check_corpus(text, source.spec.neediest())
+    path = source.base / (spec.data.path or "")
+    if not path.exists():
+        remedy = "correct it, or give another text with --data FILE"
+        raise InvalidInput.of("data.path", f"{path}: no such file", remedy)
+    data, text = resolve(spec.data, source.base)
+    check_corpus(text, spec.model_copy(update={"data": data}).neediest())

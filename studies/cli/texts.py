@@ -9,9 +9,8 @@ import typer
 
 from studies.cli.context import AsJson, client_of
 from studies.cli.output import print_json, print_table, say
-from studies.cli.sources import catalog as ready_studies
 from studies.cli.sources import catalog_file
-from studies.corpus import read_text
+from studies.files import catalog as ready_studies
 from studies.files import read_document
 
 data = typer.Typer(no_args_is_help=True, help="The texts that the server has.")
@@ -23,7 +22,6 @@ def add(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A UTF-8 text.")],
 ) -> None:
     """Upload a text; a study names it by the hash printed here: `data: {sha256: HASH}`."""
-    read_text(file)
     say(client_of(context).data.add(file).sha256)
 
 

@@ -6,6 +6,7 @@ import itertools
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -19,7 +20,8 @@ from studies.cli.output import console, say
 from studies.cli.serving import LocalServer
 from studies.cli.sources import Source, open_source
 from studies.client import Client
-from studies.errors import NotFound
+from studies.errors import InvalidInput, NotFound
+from studies.script import ALLOWED, listed
 from studies.spec import StudySpec
 from studies.trial import StudyState
 from studies.wire import StudyView
@@ -49,12 +51,25 @@ def up(  # noqa: PLR0913 - its options
     """
     source = open_source(study, data)
     count = "0" if no_worker else None if workers is None else str(workers)
+    if count != "0":
+        _check_script(source.spec)
     with _ends_as_ctrl_c():
         try:
             code = _run(source, LocalServer(host, port, count), once)
         except KeyboardInterrupt:
             code = exits.INTERRUPTED if once else exits.OK
     raise typer.Exit(code)
+
+
+def _check_script(spec: StudySpec) -> None:
+    """Raises InvalidInput where the workers that are started would not run the study's script."""
+    if spec.model.command is None:
+        return
+    said, path = listed(spec.model.command)
+    if path is None:
+        message = f"the local worker may not run {said}"
+        remedy = f"start with {ALLOWED}=PATH/TO/{Path(said).name} before the command"
+        raise InvalidInput.of("model.command", message, remedy)
 
 
 def _run(source: Source, local: LocalServer, once: bool) -> int:

@@ -156,6 +156,8 @@ def test_steering_a_study_that_no_worker_trains(
     assert said("create", str(study_file)) == "created study bottles: 3 trials\n"
     assert "bottles.txt" in said("data", "list")
     assert "WAITING" in said("enqueue", "bottles", "learning_rate=1e-2")
+    assert said("budget", "bottles", "--trials", "9") == "bottles: 9 trials\n"
+    assert said("narrow", "bottles", "learning_rate=1e-2..2e-2").startswith("bottles: learning")
     assert said("pause", "bottles").startswith("bottles: PAUSED")
     assert said("resume", "bottles").startswith("bottles: RUNNING")
     assert said("cancel", "bottles", "0") == "trial 0: CANCELLED\n"
@@ -168,6 +170,8 @@ def test_steering_a_study_that_no_worker_trains(
         (["cancel", "bottles", "0"], 1),  # it is terminal
         (["enqueue", "bottles", "learning_rate=-1"], 2),
         (["enqueue", "bottles", "dropout=0.1"], 2),  # not searched here
+        (["narrow", "bottles", "learning_rate=1e-9..1e-2"], 2),  # wider
+        (["budget", "bottles", "--wall-time", "soon"], 2),
         (["show", "nobody"], 3),
     ]:
         ran = lmtune(*command, **env)

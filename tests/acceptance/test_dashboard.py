@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -153,6 +154,12 @@ def test_curves_grow_without_a_reload_and_keep_the_readers_zoom(study_page: Page
     assert study_page.evaluate("document.getElementById('curves').layout.xaxis.range") == [0, 123]
 
 
+def test_a_report_is_drawn_from_the_event_alone(study_page: Page) -> None:
+    study_page.evaluate("void (window.fetch = () => new Promise(() => {}))")  # it asks in vain
+    before = study_page.evaluate(POINTS)
+    until(study_page, f"{POINTS} > {before}".replace("\n", " "))
+
+
 def test_pause_holds_the_study_and_resume_goes_on(study_page: Page, server: Server) -> None:
     page = study_page
     page.get_by_role("button", name="Pause").click()
@@ -183,11 +190,47 @@ def test_the_table_is_sorted_by_keyboard_and_leads_to_a_trial(study_page: Page) 
     assert grows(page)
     assert page.evaluate("document.activeElement.textContent") == "validation loss"
     first = page.locator("#trials tbody tr").first
-    assert first.locator("td").nth(2).inner_text().startswith("★")
+    assert first.locator("td").nth(3).inner_text().startswith("★")
     first.locator("a").click()
     page.wait_for_url("**/studies/watched/trials/*")
     until(page, DRAWN)
     assert page.inner_text("h1").endswith("best")
+
+
+def test_curves_are_drawn_as_the_reader_says_and_the_address_keeps_it(study_page: Page) -> None:
+    page = study_page
+    page.locator("[name=x]").select_option("seconds")
+    until(page, "document.getElementById('curves').layout.xaxis.title.text.includes('time')")
+    page.get_by_label("log y").check()
+    until(page, "document.getElementById('curves')._fullLayout.yaxis.type === 'log'")
+    page.get_by_label("smooth").fill("0.5")
+    for said in ("x=seconds", "logy=", "smooth=0.5"):
+        assert said in page.url
+    page.reload()
+    until(page, DRAWN)
+    assert page.input_value("[name=x]") == "seconds"
+    assert page.evaluate("document.getElementById('curves')._fullLayout.yaxis.type") == "log"
+    assert grows(page)
+
+
+@pytest.mark.parametrize(
+    ("kind", "begins"), [("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"series,trial,x,y\n")]
+)
+def test_a_plot_is_saved(study_page: Page, kind: str, begins: bytes) -> None:
+    study_page.locator("#history-save summary").click()
+    with study_page.expect_download() as started:
+        study_page.locator("#history-save").get_by_role("button", name=kind).click()
+    assert started.value.suggested_filename == f"watched-history.{kind.lower()}"
+    assert Path(started.value.path()).read_bytes().startswith(begins)
+
+
+def test_the_overview_is_searched_while_one_types(open_page: MakePage) -> None:
+    page = open_page("/")
+    page.get_by_label("Name").fill("nothing")
+    page.wait_for_selector("text=No study is like that")
+    assert page.url.endswith("?q=nothing")
+    page.get_by_label("Name").fill("watch")
+    page.wait_for_selector("main >> text=watched")
 
 
 def test_the_best_recipe_is_copied(study_page: Page) -> None:
@@ -223,6 +266,32 @@ def test_no_plot_offers_to_leave_for_another_host(study_page: Page) -> None:
     )
     assert titles
     assert not [title for title in titles if "loud" in title or "Produced" in title]
+
+
+def test_what_one_browser_does_another_sees(open_page: MakePage) -> None:
+    one, other = open_page("/studies/watched"), open_page("/studies/watched")
+    for page in (one, other):
+        page.wait_for_selector("#live[data-state=live]")
+    one.get_by_role("button", name="Pause").click()
+    other.wait_for_selector("#state .paused")
+    other.get_by_role("button", name="Resume").click()
+    one.wait_for_selector("#state .running")
+    until(one, DRAWN)
+    assert grows(one)
+
+
+def test_where_events_are_cut_a_page_is_kept_fresh_by_polling(
+    browser: Browser, server: Server
+) -> None:
+    context = browser.new_context(viewport=LAPTOP)
+    page = context.new_page()
+    page.route("**/events", lambda route: route.abort())
+    page.goto(server.client.login_link().url)
+    page.goto(f"{server.url}/studies/watched")
+    page.wait_for_selector("text=live, by polling")
+    until(page, DRAWN)
+    assert grows(page)
+    context.close()
 
 
 def test_a_page_catches_up_after_the_server_was_away(browser: Browser, server: Server) -> None:

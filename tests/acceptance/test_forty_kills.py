@@ -16,10 +16,10 @@ from tests.acceptance import tiny
 from tests.harness.lmtune import Server, Worker
 from tests.harness.process import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 KILLS = int(os.environ.get("LMTUNE_KILLS", "40"))
 SEED = int(os.environ.get("LMTUNE_SEED", "0"))
-TRIALS, WORKERS = 8, 2
+TRIALS, WORKERS = 8 if KILLS >= 40 else 4, 2  # fewer kills disturb fewer trials
 EVERY = 50  # steps
 STEPS = 75 * KILLS  # assumption: enough for the kills to end before the trials do
 LEASE = "2"  # [s]
@@ -53,11 +53,13 @@ class Killer:
         self.server, self.workers = server, workers
         self.rng = random.Random(SEED)
         self.hits: Counter[str] = Counter()
+        self._next: list[str] = []  # whom to kill: both often, in no order
 
     def strike(self) -> None:
         """Waits for a worker in the middle of a trial; then kills it, or its server."""
         victim = wait_for(self._busy_worker, 300, f"busy worker after {self.hits}")
-        if self.rng.random() < 0.5:
+        self._next = self._next or self.rng.sample(["server", "worker"] * 2, 4)
+        if self._next.pop() == "server":
             self.server.kill()
             self._freeze()  # or all trials would end while it starts
             self.server.start()

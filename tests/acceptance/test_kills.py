@@ -1,4 +1,7 @@
-"""Real processes, killed: no trial is lost, none counted twice, and every loss is the same."""
+"""Workers and servers killed on PostgreSQL: every loss is the one of an undisturbed run on SQLite.
+
+On SQLite test_recovery.py and test_forty_kills.py do the same.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from tests.harness.process import wait_for
 if TYPE_CHECKING:
     from tests.conftest import MakeServer
     from tests.harness.lmtune import Server
+    from tests.harness.postgres import Postgres
 
-pytestmark = pytest.mark.slow
-TRIALS = 5
+pytestmark = [pytest.mark.slow, pytest.mark.postgres]
+TRIALS = 3
 LEASE = "4"  # [s]
 
 
@@ -73,8 +77,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[float | None]:
 
 
 def test_a_killed_worker_and_a_killed_server_lose_nothing(
-    make_server: MakeServer, database_url: str, undisturbed: list[float | None]
+    make_server: MakeServer, postgres: Postgres, undisturbed: list[float | None]
 ) -> None:
+    database_url = postgres.database()
     server = make_server(database_url, LMTUNE_WORKERS="2", LMTUNE_LEASE_SECONDS=LEASE)
     server.client.studies.create(spec())
 

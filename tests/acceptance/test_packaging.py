@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness.process import ROOT, free_port, wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.nightly]
 
 
 def install(folder: Path, extra: str) -> Path:

@@ -1,4 +1,4 @@
-"""PostgreSQL answers as SQLite does, and its studies survive the same kills."""
+"""PostgreSQL answers as SQLite does; test_kills.py kills its workers and servers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import pytest
 
 from tests.acceptance import tiny
 from tests.acceptance.tiny import EVERY
-from tests.harness.lmtune import Server
 
 pytestmark = pytest.mark.postgres
 END = 240.0  # [s] a study may take on a busy machine
@@ -47,30 +46,6 @@ def test_the_same_study_gets_the_same_answers(make_server, make_worker, postgres
     assert theirs[0] == theirs[1]
     states = {state for state, *_ in answers[0][0].values()}
     assert {"COMPLETE", "PRUNED"} <= states
-
-
-@pytest.mark.slow
-def test_kills_cost_nothing_on_postgres(make_server, make_worker, postgres, tmp_path) -> None:
-    """The server, then a worker; compared with the same study on SQLite that nobody disturbs."""
-    calm = make_server()
-    tiny.create(calm, tmp_path)
-    worker = make_worker(calm)
-    calm.wait_for_end("tiny", END)
-    worker.stop()
-
-    server: Server = make_server(postgres.database(), LMTUNE_LEASE_SECONDS="2")
-    tiny.create(server, tmp_path)
-    workers = {name: make_worker(server, "--name", name) for name in ("one", "two")}
-    for number in (0, 1):
-        tiny.wait_for_step(server, number, 3 * EVERY)
-    server.kill()
-    server.start()
-    running = next(t for t in server.client.studies.trials("tiny") if t.state == "RUNNING")
-    workers[server.client.studies.trial("tiny", running.number).worker].kill()
-    server.wait_for_end("tiny", END)
-    assert tiny.outcome(server) == tiny.outcome(calm)
-    assert tiny.attempts(server, running.number) == ["lost", "ok"]
-    tiny.assert_whole(server)
 
 
 @pytest.mark.slow

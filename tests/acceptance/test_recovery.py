@@ -63,7 +63,7 @@ def test_a_killed_worker_costs_nothing(make_server, make_worker, tmp_path, undis
     trial = server.client.studies.trial("tiny", 0)
     assert [attempt.outcome for attempt in trial.attempts] == ["lost", "ok"]
     assert trial.attempts[1].start_step >= EVERY
-    assert {tuple(tiny.attempts(server, number)) for number in (1, 2, 3)} == {("ok",)}
+    assert tiny.attempts(server, 1) == ["ok"]
     tiny.assert_whole(server)
 
 
@@ -78,7 +78,7 @@ def test_a_killed_server_costs_nothing(make_server, make_worker, tmp_path, undis
     server.start()
     server.wait_for_end("tiny", END)
     assert tiny.outcome(server) == undisturbed
-    assert [tiny.attempts(server, number) for number in range(4)] == [["ok"]] * 4
+    assert [tiny.attempts(server, number) for number in range(2)] == [["ok"]] * 2
     assert all(worker.running for worker in workers)
     tiny.assert_whole(server)
 
@@ -144,8 +144,8 @@ def test_a_power_cut_costs_nothing(make_server, make_worker, tmp_path, undisturb
 
 def launched(server: Server) -> dict[str, int]:
     """The pid of each worker that the server started, by name."""
-    found = re.findall(r"worker (\S+) started \(pid (\d+)", server.output)
-    return {name: int(pid) for name, pid in found}
+    pids = {view.name: view.pid for view in server.client.workers()}
+    return {name: pids[name] for name in re.findall(r"worker (\S+) started", server.output)}
 
 
 def with_workers(make_server: Callable[..., Server], folder: Path) -> tuple[Server, str, int]:
@@ -177,10 +177,8 @@ def test_the_next_server_adopts_living_workers(make_server, tmp_path, undisturbe
     server.wait_for_end("tiny", END)
     assert tiny.outcome(server) == undisturbed
     assert launched(server) == before
-    assert all(
-        f"worker {name} goes on (pid {pid})" in server.output for name, pid in before.items()
-    )
-    assert [tiny.attempts(server, number) for number in range(4)] == [["ok"]] * 4
+    assert all(f"worker {name} goes on" in server.output for name in before)
+    assert [tiny.attempts(server, number) for number in range(2)] == [["ok"]] * 2
     tiny.assert_whole(server)
     assert server.stop() == 0
     assert all(gone(pid) for pid in before.values())

@@ -19,7 +19,7 @@ from tests.harness.lmtune import Server
 from tests.harness.process import ROOT, wait_for
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200))
-EVERY, STEPS = 100, 2_000  # a trial of some seconds, reported and checkpointed 20 times
+EVERY, STEPS = 100, 1_200  # a trial of some seconds, reported and checkpointed 12 times
 
 
 def create(server: Server, folder: Path, **parts: Any) -> str:
@@ -40,7 +40,7 @@ def create(server: Server, folder: Path, **parts: Any) -> str:
             "dropout": {"uniform": [0.0, 0.3]},
         },
         "sampler": {"kind": "random", "seed": 3},
-        "budget": {"trials": 4},
+        "budget": {"trials": 2},
     }
     return server.client.studies.create(parse_spec(document | parts), base=folder).name
 
@@ -99,7 +99,7 @@ def url_of(server: Server) -> str:
     return server.env["LMTUNE_DATABASE_URL"] or f"sqlite:///{server.home}/lmtune.db"
 
 
-def assert_whole(server: Server, trials: int = 4, study: str = "tiny") -> None:
+def assert_whole(server: Server, trials: int = 2, study: str = "tiny") -> None:
     """The study has ended with the asked-for trials, in Optuna's tables too."""
     view = server.client.studies.get(study)
     assert (view.state, view.reason, view.slots) == ("ENDED", "budget", trials)

@@ -24,6 +24,7 @@ from service.store.database import Database, Row, Tx
 from service.store.migrate import migrate
 from service.tuning.distributions import distribution
 from studies.spec import StudySpec, parse_spec
+from studies.wire import ReportItem
 
 AT_ONCE = 1_000  # trials of one transaction
 
@@ -70,6 +71,12 @@ def _worker(tx: Tx) -> int:
     seen = {"protocol": 1, "registered_at": tx.now, "seen_at": tx.now, "seen_t": tx.t}
     added = tx.conn.execute(tables.workers.insert().values(**facts, **seen, gone=True))
     return int(added.inserted_primary_key[0])
+
+
+def _item(step: int, loss: float) -> ReportItem:
+    return ReportItem(
+        step=step, metrics={"validation_loss": loss}, tokens=4_096 * step, wall_ms=250 * step
+    )
 
 
 class _Batch:
@@ -171,8 +178,8 @@ class _Batch:
                 "trial_id": trial_id,
                 "attempt": 1,
                 "step": step,
-                "value": self._loss(params[number], step),
-                "body": "{}",
+                "value": (loss := self._loss(params[number], step)),
+                "body": _item(step, loss).canonical(),
                 "decision": "continue",
             }
             for number, trial_id in ours.items()

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
@@ -134,7 +135,7 @@ def one_client(order: OptunaOrder, together: Barrier, answer: Connection) -> Non
 
 
 def run(order: OptunaOrder) -> list[dict[str, Any]]:
-    """Returns what each client saw; one that hangs in its storage for long is `unfinished`."""
+    """Returns what each client saw."""
     fork = multiprocessing.get_context("fork")
     together = fork.Barrier(order.clients)
     answers = []
@@ -144,10 +145,16 @@ def run(order: OptunaOrder) -> list[dict[str, Any]]:
         there.close()
         answers.append(here)
     deadline = time.monotonic() + OPEN_SECONDS + order.warm + order.seconds
-    return [
-        answer.recv() if answer.poll(max(0.0, deadline - time.monotonic())) else dict(UNFINISHED)
-        for answer in answers
-    ]
+    return [heard(answer, deadline) for answer in answers]
+
+
+def heard(answer: Connection, deadline: float) -> dict[str, Any]:
+    """Returns what a client saw; one that could not begin, or hangs, is `unfinished`."""
+    with suppress(EOFError):
+        if answer.poll(max(0.0, deadline - time.monotonic())):
+            said: dict[str, Any] = answer.recv()
+            return said
+    return dict(UNFINISHED)
 
 
 def main() -> None:

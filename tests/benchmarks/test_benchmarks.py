@@ -8,6 +8,7 @@ import pytest
 
 from service.store import trials
 from service.store.database import Database
+from tests.benchmarks import scale
 from tests.benchmarks._fill import fill, study_file
 from tests.benchmarks._load import Order
 from tests.benchmarks._systems import Lmtune, Setting, figures, percentile, run_module, started
@@ -50,3 +51,19 @@ def test_a_filled_study_is_whole(tmp_path: Path) -> None:
     best = database.read(lambda conn: trials.best(conn, 1, "minimize", limit=100))
     database.close()
     assert len(best) == 25
+
+
+@pytest.mark.parametrize(("clients", "servers", "shares"), [(200, 4, [50] * 4), (5, 2, [3, 2])])
+def test_a_fleets_clients_are_shared_out(clients, servers, shares) -> None:
+    assert scale.shares(clients, servers) == shares
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+def test_a_fleet_of_two_servers_is_measured(postgres, tmp_path: Path) -> None:
+    with scale.fleet(2, tmp_path, postgres) as servers:
+        got = scale.load(servers, postgres, 100, {"clients": 4, "seconds": 2.0, "warm": 2.0})
+    assert got["reports_per_s"] > 0
+    assert got["cpu_ms_per_report"] > 0
+    assert got["postgres_ms_per_report"] > 0
+    assert got["errors"] == {}

@@ -12,9 +12,11 @@ import sqlite3
 import time
 from pathlib import Path
 
+import psycopg
+
 from tests.harness.postgres import INSTALL, Postgres, find_programs
 
-READ_SECONDS = (0.3, 3.0)  # how long a foreign reader holds on: it may delay, never lose
+RECOVERY_SECONDS = 30.0  # PostgreSQL may take after a crash, on a busy machine
 
 
 class SqliteFile:
@@ -74,19 +76,27 @@ class PostgresServer:
         self.server.end(number)
         self.server.start()
 
-    def terminate_backends(self) -> int:
-        """Ends every connection to our database, as an administrator would; returns how many."""
-        with self.server.connect() as connection:
-            ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-            return len(connection.execute(ours, (self.url.rsplit("/", 1)[1],)).fetchall())
+    def terminate_backends(self) -> None:
+        """Ends every connection to our database, as an administrator would."""
+        self._ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s")
 
     def kill_backend(self) -> None:
         """Kills one of our connections' processes: PostgreSQL then recovers as after a crash."""
-        with self.server.connect() as connection:
-            ours = "SELECT pid FROM pg_stat_activity WHERE datname = %s ORDER BY random() LIMIT 1"
-            found = connection.execute(ours, (self.url.rsplit("/", 1)[1],)).fetchone()
-            if found is not None:
-                os.kill(found[0], signal.SIGKILL)
+        ours = "SELECT pid FROM pg_stat_activity WHERE datname = %s ORDER BY random() LIMIT 1"
+        for (pid,) in self._ask(ours):
+            os.kill(pid, signal.SIGKILL)
+
+    def _ask(self, question: str) -> list[tuple]:
+        """Returns a question's rows; waits while the server recovers from what was done before."""
+        end = time.monotonic() + RECOVERY_SECONDS
+        while True:
+            try:
+                with self.server.connect() as connection:
+                    return connection.execute(question, (self.url.rsplit("/", 1)[1],)).fetchall()
+            except psycopg.OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
 
     def stop(self) -> None:
         """Ends it and removes its data."""

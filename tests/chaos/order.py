@@ -64,7 +64,8 @@ def decisions_stay(trial: Trial) -> Iterator[Violation]:
 
 def states_moved(trial: Trial) -> Iterator[Violation]:
     """I4, I10: one audit row for each transition, each one drawn, one end."""
-    path = [TrialState(row["kind"].upper()) for row in trial.events]
+    kinds = [row["kind"].upper() for row in trial.events]  # what people did is there too
+    path = [TrialState(kind) for kind in kinds if kind in TrialState.__members__]
     if not path or path[0] is not TrialState.WAITING or path[-1] != trial.row["state"]:
         yield trial.wrong("mismatched", "I10", f"it is {trial.row['state']} by way of {path}")
     for before, after in pairwise(path):
@@ -116,7 +117,7 @@ def leases_honoured(trial: Trial) -> Iterator[Violation]:
         begun = [call.begun for call in writes]
         begun += [first[c.body["lease_token"]] for c in trial.grants.get(row["attempt"], ())]
         renewed = max((t for t in begun if t < stolen), default=None)
-        if renewed is None or _was_paused(trial, renewed, stolen):
+        if renewed is None or _was_paused(trial, row["attempt"], renewed, stolen):
             continue
         if (past := lease_time(renewed, stolen, trial.known.away)) < LEASE - 0.05:
             text = f"attempt {row['attempt']} was stolen {past:.2f} s of lease time after a write"
@@ -136,8 +137,10 @@ def lease_time(begun: float, ended: float, away: Sequence[Away]) -> float:
     return past
 
 
-def _was_paused(trial: Trial, begun: float, ended: float) -> bool:
-    """True when people paused or resumed the study then: a lease is not renewed for ever."""
+def _was_paused(trial: Trial, attempt: int, begun: float, ended: float) -> bool:
+    """True when it was asked to pause then, by people or at a rung: its lease is not renewed."""
+    if any((row["attempt"], row["decision"]) == (attempt, "pause") for row in trial.reports):
+        return True
     calls: Sequence[Call] = trial.known.of_study.get(trial.study, ())
     steered = [call for call in calls if call.op in ("pause", "resume")]
     return any(begun - 2 * LEASE < (c.ended or c.begun) and c.begun < ended for c in steered)

@@ -25,6 +25,10 @@ PAUSED_SECONDS: Final = 1.5  # how long people leave a study paused
 KINDS: Final[list[dict[str, Any]]] = [
     {"sampler": {"kind": "random"}},
     {"sampler": {"kind": "tpe"}, "scheduler": {"kind": "asha", "min_steps": 4}},
+    {
+        "sampler": {"kind": "random"},
+        "scheduler": {"kind": "asha", "mode": "promote", "min_steps": 4, "reduction_factor": 2},
+    },
     {"sampler": {"kind": "qmc"}, "scheduler": {"kind": "median", "min_steps": 6}},
     {"sampler": {"kind": "random"}, "patience": 2},
     {"sampler": {"kind": "grid"}, "scheduler": {"kind": "asha", "min_steps": 2}},

@@ -247,12 +247,28 @@ def _tell(storm: Storm, known: checker.Known, violations: list[checker.Violation
         write(path, calls)
         where = f"{len(calls)} calls in {path}, everything in {storm.folder}"
         sys.stdout.write(f"seed {storm.said.seed}: {where}\n")
+    sys.stdout.write(f"promoted from a rung where they waited: {_promoted(known)} trials\n")
     kinds = " ".join(f"{kind}:{storm.done[kind]}" for kind in FAULTS if storm.done[kind])
     sys.stdout.write(
         f"{checker.counts(violations)} trials={len(known.rows.trials)} "
         f"faults={storm.done.total()} ({kinds}) seconds={time.monotonic() - storm.begun:.0f}\n"
     )
     return int(bad)
+
+
+def _promoted(known: checker.Known) -> int:
+    """Returns how many trials asha paused and later had go on from their checkpoints."""
+    found = known.rows
+    paused = {
+        key
+        for key, events in found.events.items()
+        if [event["kind"] for event in events].count("paused") > 0
+    }
+    return sum(
+        trial["promoted_step"] > 0 and trial["attempt"] > 1
+        for trial in found.trials
+        if (trial["study_id"], trial["number"]) in paused
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

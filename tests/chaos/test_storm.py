@@ -23,7 +23,9 @@ def test_a_storm_loses_nothing(db: str, request: pytest.FixtureRequest) -> None:
         [*command, f"--db={db}"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-6_000:]
-    last = ZEROS.match(done.stdout.splitlines()[-1])
+    *_, promoted, end = done.stdout.splitlines()
+    last = ZEROS.match(end)
     assert last, done.stdout
     kinds = {kind.split(":")[0] for kind in last[1].split()}
     assert {"F1", "F2", "F3", "F6", "F7", "F13", "F15"} <= kinds, last[1]
+    assert re.search(r": [1-9]\d* trials$", promoted), promoted

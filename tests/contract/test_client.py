@@ -46,6 +46,26 @@ def test_a_study_is_made_steered_and_archived(live: Live) -> None:
     assert not studies.act("steered", "unarchive").archived
 
 
+def test_a_report_is_a_page_of_its_own(live: Live) -> None:
+    live.client.studies.create(spec("reported"))
+    page = live.client.studies.report("reported")
+    assert page.startswith("<!doctype html>")
+    assert "<h1>reported</h1>" in page
+    assert "<h1>reported</h1>" in live.api.get("/studies/reported/report").text
+    with pytest.raises(NotFound):
+        live.client.studies.report("none")
+
+
+def test_a_checkpoint_that_is_not_there_leaves_no_file(live: Live, tmp_path: Path) -> None:
+    studies = live.client.studies
+    studies.create(spec("unfinished"))
+    studies.enqueue("unfinished", {})
+    for number, message in ((0, "keeps no checkpoint"), (1, "has no trial 1")):
+        with pytest.raises(NotFound, match=message):
+            studies.checkpoint("unfinished", number, tmp_path / "best")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_trials_come_in_pages_and_by_state(live: Live) -> None:
     studies = live.client.studies
     studies.create(spec("paged", budget={"trials": 9}))
@@ -89,6 +109,19 @@ def test_a_text_is_uploaded_with_its_study_and_comes_back_whole(live: Live, tmp_
     assert (held.name, held.bytes) == ("corpus.txt", len(TEXT))
     assert live.workers.download_data(digest, tmp_path / "down") == digest
     assert (tmp_path / "down").read_bytes() == TEXT
+
+
+def test_a_folder_of_splits_is_uploaded_as_one_text_with_its_cuts(
+    live: Live, tmp_path: Path
+) -> None:
+    parts = {"train.txt": TEXT, "valid.txt": b"to be or not", "test.txt": b"that is"}
+    for name, content in parts.items():
+        (tmp_path / name).write_bytes(content)
+    made = live.client.studies.create(spec("split", data={"path": "."}), base=tmp_path)
+    said = made.spec["data"]
+    assert (said["validation_at"], said["test_at"]) == (len(TEXT), len(TEXT) + 12)
+    live.workers.download_data(said["sha256"], tmp_path / "down")
+    assert (tmp_path / "down").read_bytes() == b"".join(parts.values())
 
 
 def test_a_text_that_is_missing_makes_no_study(live: Live, tmp_path: Path) -> None:

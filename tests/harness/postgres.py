@@ -44,8 +44,14 @@ class Postgres:
         self._options = [
             f"fsync={'on' if fsync else 'off'}",
             f"unix_socket_directories={self._folder}",
+            "max_connections=1000",  # bench-service: 200 clients of Optuna have several each
         ]
         self.start()
+
+    @property
+    def pid(self) -> int:
+        """The process whose children serve the connections."""
+        return self._process.pid
 
     def start(self) -> None:
         """Starts the server on its data; returns when it answers."""

@@ -13,6 +13,7 @@ ROOMS = ("studies", "service", "trainer")
 TREE = re.compile(r"(?<=```text\n)studies/.*?(?=```)", re.DOTALL)
 NO_PYTHON = {
     "studies/catalog": "Ready studies, each validated by a test.",
+    "studies/examples": "Training scripts of one's own, in PyTorch and Keras, with their studies.",
     "service/static": "The dashboard's script and style, without a framework.",
     "service/templates": "The dashboard's pages.",
     "service/store/migrations": "Alembic's steps from one version's tables to the next.",

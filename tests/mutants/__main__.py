@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,26 +16,27 @@ from typing import Final
 
 from tests.harness.process import ROOT
 from tests.mutants.guards import GUARDS, Guard
+from tests.mutants.trial import PACKAGES, failing
 
 AT_ONCE: Final = 2
-COPIED: Final = ("studies", "service", "trainer", "tests", "pyproject.toml")
-SECONDS: Final = 300  # for the tests of one mutant; assumption: a hundred times what they take
 
 
 def main() -> int:
     """Prints a line per guard; returns 1 where a mutant lives or a test fails without one."""
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
     parser.add_argument("words", nargs="*", help="only guards whose names contain one of these")
-    words = parser.parse_args().words
-    chosen = [g for g in GUARDS if not words or any(word in g.name for word in words)]
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth of them")
+    said = parser.parse_args()
+    named = [g for g in GUARDS if not said.words or any(word in g.name for word in said.words)]
+    chosen = named[:: said.every]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lmtune-mutants-") as folder:
         trees: SimpleQueue[Path] = SimpleQueue()
         for number in range(AT_ONCE):
             trees.put(copy_tree(Path(folder) / str(number)))
         with borrowed(trees) as tree:
-            if said := failing(tree, sorted({test for guard in chosen for test in guard.tests})):
-                sys.stdout.write(f"the tests fail without any mutant:\n{said}\n")
+            if failed := failing(tree, sorted({test for guard in chosen for test in guard.tests})):
+                sys.stdout.write(f"the tests fail without any mutant:\n{failed}\n")
                 return 1
         with ThreadPoolExecutor(AT_ONCE) as threads:
             lines = threads.map(lambda guard: judge(trees, guard), chosen)
@@ -50,7 +49,7 @@ def main() -> int:
 def copy_tree(folder: Path) -> Path:
     """Returns a copy of what the tests need."""
     folder.mkdir(parents=True)
-    for name in COPIED:
+    for name in (*PACKAGES, "pyproject.toml"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -79,30 +78,6 @@ def judge(trees: SimpleQueue[Path], guard: Guard) -> str | None:
             return failing(tree, guard.tests)
         finally:
             file.write_text(whole, encoding="utf-8")
-
-
-def failing(tree: Path, tests: Sequence[str]) -> str | None:
-    """Returns pytest's line of the first of these tests that fails in the tree; None if none does.
-
-    Raises:
-        RuntimeError: pytest found no such test, or could not begin.
-    """
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not postgres", "--tb=no", "-rfE"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *tests],
-        cwd=tree,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    if done.returncode == 0:
-        return None
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    if done.returncode != 1 or not lines:
-        raise RuntimeError(f"pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    return lines[0]
 
 
 def show(guard: Guard, line: str | None) -> bool:

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.mutants.guard import CLAIM, FENCE, LIVES, REPORT, SETTLE, SUGGEST, SWEEP, WORKERS, guard
+from tests.mutants.guard import CLAIM, LIVES, REPORT, SETTLE, SUGGEST, SWEEP, TRIALS, WORKERS, guard
 
 CLAIMS: Final = (
+    guard(
+        "claim: a drained worker gets no trial",
+        CLAIM,
+        "    if worker is None or worker.draining:\n        return []\n",
+        "",
+        "test_claims.py::test_a_drained_worker_gets_no_new_trial_and_ends_the_one_it_has",
+    ),
+    guard(
+        "suggest: an offer from before the space was narrowed is not taken",
+        SUGGEST,
+        "    if offer.space != spec.space:\n        return None\n",
+        "",
+        "test_steer.py::test_an_offer_from_before_is_asked_for_again",
+    ),
     guard(
         "clock: a tick moves it one second at most",
         "leases.py",
@@ -24,14 +38,14 @@ CLAIMS: Final = (
     ),
     guard(
         "clock: what was over stays over",
-        FENCE,
+        TRIALS,
         "            trials.c.lease_until_t >= tx.t,\n",
         "",
         "test_leases.py::test_a_lease_that_was_over_before_stays_over",
     ),
     guard(
         "stealing: only after the lease",
-        FENCE,
+        TRIALS,
         '                trials.c.lease_until_t < sa.bindparam("now_t", type_=sa.Float),\n',
         "",
         "test_stealing.py::test_an_expired_trial_goes_to_the_next_claim",
@@ -39,14 +53,14 @@ CLAIMS: Final = (
     ),
     guard(
         "stealing: only what is wanted to run",
-        FENCE,
+        TRIALS,
         "                trials.c.desired == Desired.RUN,\n",
         "",
         "test_stealing.py::test_a_trial_that_is_to_be_cancelled_is_not_stolen",
     ),
     guard(
         "stealing: not a fifth attempt",
-        FENCE,
+        TRIALS,
         '                trials.c.failures < sa.bindparam("allowed", type_=sa.Integer),\n',
         "",
         "test_stealing.py::test_four_losses_without_a_newer_checkpoint_fail_the_trial",
@@ -164,7 +178,7 @@ CLAIMS: Final = (
     ),
     guard(
         "promotion: only of what is paused",
-        FENCE,
+        TRIALS,
         "            trials.c.state == TrialState.PAUSED,\n",
         "",
         "test_promotion.py::test_a_trial_on_its_way_to_a_pause_is_not_promoted",

@@ -24,7 +24,8 @@ def guard(name: str, file: str, old: str, new: str, *tests: str) -> Guard:
     return Guard(name, f"service/{file}", old, new, tuple(SERVICE + test for test in tests))
 
 
-FENCE: Final = "store/trials.py"
+FENCE: Final = "store/fence.py"
+TRIALS: Final = "store/trials.py"
 REPORT: Final = "dispatch/report.py"
 CLAIM: Final = "dispatch/claim.py"
 SUGGEST: Final = "dispatch/suggest.py"

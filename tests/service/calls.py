@@ -13,7 +13,7 @@ import pytest
 from studies import errors
 from studies.trial import Outcome
 from tests.service.faults import Crash, crash, everything
-from tests.service.model import TERMINAL, Model, Point
+from tests.service.model import RUNGS, TERMINAL, Model, Point, promotes
 from tests.service.world import Held, World
 
 Do = Callable[[World], Any]
@@ -57,7 +57,9 @@ class Calls:
     def claim_at(self, claim: Claim, server: World) -> None:
         key = claim.worker.id, claim.seq
         refused, rows = self.model.refused[claim.worker.id], self.model.rows
-        ready = rows.claimable(self.model.t, refused), rows.with_room(refused)
+        rungs = self.model.promotable(refused)
+        claimable = rows.claimable(self.model.t, refused) | rungs.keys()
+        ready = claimable, rows.with_room(refused)
         answered = key in self.answers
         try:
             if not answered and claim.seq >= self.top[claim.worker.id]:
@@ -82,14 +84,20 @@ class Calls:
             assert not ready[0], "there was something to claim"
             assert not ready[1] or self._exhausted(ready[1]), "there was room for a trial"
         else:
-            self._granted(held, ready)
+            self._granted(held, ready, rungs)
 
-    def _granted(self, held: Held, ready: tuple[set[int], set[int]]) -> None:
+    def _granted(
+        self, held: Held, ready: tuple[set[int], set[int]], rungs: dict[int, tuple[int, float]]
+    ) -> None:
         trial_id = held.grant.trial_id
         row = self.model.rows.trials.get(trial_id)
         self.seen["granted" if row is None else f"granted {row.state}"] += 1
         study = self.world.study(held.grant.study)
         assert trial_id in ready[0] if row else study.id in ready[1]
+        if trial_id in rungs:
+            best = min(rungs[key] for key in rungs if self.model.of(key) == study.id)
+            assert rungs[trial_id] == best, "not the best of the highest rung"
+            self.model.trial(held).promoted = -best[0]
         self.may_move = {trial_id}
         self.model.granted(held)
         self.held.append(held)
@@ -149,9 +157,17 @@ class Calls:
         if at_end or before.desired != "run":
             assert answer.decision == ("continue" if at_end else before.desired)
             return
-        kind = self.model.rows.studies[before.study_id].spec["scheduler"]["kind"]
-        assert answer.decision in (("continue",) if kind == "none" else ("continue", "stop"))
+        study, step = self.model.rows.studies[before.study_id], answer.accepted_through
+        kind = study.spec["scheduler"]["kind"]
         self.seen[f"{kind} {answer.decision}"] += 1
+        if not promotes(study):
+            assert answer.decision in (("continue",) if kind == "none" else ("continue", "stop"))
+        elif answer.decision == "continue" and step in RUNGS:
+            trial = self.model.trial(held)
+            trial.promoted = max(trial.promoted, step)
+        elif answer.decision != "continue":
+            assert (answer.decision, step in RUNGS) == ("pause", True)
+            assert self.model.trial(held).promoted < step, "paused where it was promoted from"
 
     def heartbeat_at(self, held: Held, step: int, server: World) -> None:
         wanted = self.model.desired(held).desired.replace("run", "continue")

@@ -14,9 +14,13 @@ import sqlalchemy as sa
 from service.store.database import Database
 from service.store.migrate import migrate
 from service.store.tables import clock
+from tests.service.pages import client_of
+from tests.service.stand_in import StandIn
 from tests.service.world import World
 
 if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
+
     from tests.harness.postgres import Postgres
 
 KEPT = {"alembic_version", "version_info", "lmtune_alembic_version"}  # what migrations wrote
@@ -89,3 +93,15 @@ def world(either_url: str) -> Iterator[World]:
 def small_world(sqlite_url: str) -> Iterator[World]:
     """A server's use cases on SQLite: where the database makes no difference."""
     yield from _world(sqlite_url)
+
+
+@pytest.fixture
+def read() -> StandIn:
+    """A read side that is made up, for pages."""
+    return StandIn()
+
+
+@pytest.fixture
+def client(read: StandIn) -> TestClient:
+    """A browser without scripts on the pages of `read`."""
+    return client_of(read)

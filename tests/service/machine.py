@@ -18,7 +18,7 @@ from service.launcher.base import Lost
 from studies.trial import Outcome
 from tests.service.calls import Calls, Claim, Do
 from tests.service.faults import Wall
-from tests.service.model import STALL, stealable
+from tests.service.model import HALF, RUNGS, STALL, stealable
 from tests.service.world import LEASE, Held, World
 
 VALUES = st.sampled_from([0.5, 1.0, 1.0, 2.0, 3.0, float("nan"), float("inf"), float("-inf")])
@@ -28,6 +28,7 @@ FATES = st.sampled_from([*["arrives"] * 6, "twice", "late", "crashes"])
 PICK = st.integers(0, 1 << 16)  # which of some; of attempts, 0 is the newest
 BAD_REPORTS = st.sampled_from(["again", "again", "other", "back", "beyond", "mixed"])
 GRID = {"sampler": {"kind": "grid"}, "search": {"learning_rate": {"choice": [0.1, 0.2, 0.3]}}}
+PROMOTE = {"kind": "asha", "mode": "promote", "min_steps": RUNGS[0], "reduction_factor": HALF}
 STUDIES = st.builds(
     lambda sampler, scheduler, trials, limit: {
         **sampler,
@@ -41,6 +42,7 @@ STUDIES = st.builds(
         [
             {"kind": "none"},
             {"kind": "asha", "min_steps": 10, "reduction_factor": 2},
+            *[PROMOTE] * 2,
             {"kind": "median", "min_steps": 10, "startup_trials": 1},
         ]
     ),
@@ -57,7 +59,7 @@ class Machine(Calls, RuleBasedStateMachine):
         Calls.__init__(self, world)
         self.servers = [world, world.restarted()]
         self.wall = Wall(world)
-        self.workers = [world.worker(name) for name in "abc"]
+        self.names, self.workers = list("abc"), [world.worker(name) for name in "abc"]
         self.unheard: list[Claim] = []
         self.late: list[Do] = []
         self.dying: list[str] = []
@@ -80,10 +82,7 @@ class Machine(Calls, RuleBasedStateMachine):
         self.calls += 1
         server = self.servers[self.calls // 2 % 2]
         self.sound, self.may_move, self.may_create = False, set(), False
-        if crash_at is None:
-            do(server)
-        else:
-            self.crashing(do, server, crash_at)
+        do(server) if crash_at is None else self.crashing(do, server, crash_at)
         self.model.look(self.world, self.may_move, self.may_create)
         self.sound = True
 
@@ -125,13 +124,15 @@ class Machine(Calls, RuleBasedStateMachine):
             return
         held = live[which % len(live)]
         last = self.model.trial(held).last
-        if last == held.grant.max_step:
+        if self.model.desired(held).desired == "pause" and pick % 2:
+            self.send(partial(self.finish_at, held, Outcome.PAUSED, last), fate, pick)
+        elif last == held.grant.max_step:
             self.send(partial(self.finish_at, held, Outcome.OK, last), fate, pick)
         elif last and pick % 3 == 0:
             self.send(partial(self.checkpoint_at, held, last, True), fate, pick)
         else:
-            points = [(last + 10 * n, value) for n, value in enumerate(values, 1)]
-            points = [point for point in points if point[0] <= held.grant.max_step]
+            steps = [min(last + 10 * n, held.grant.max_step) for n in range(1, 1 + len(values))]
+            points = [*dict(zip(steps, values, strict=True)).items()]
             self.send(partial(self.report_at, held, points), fate, pick)
 
     # Thrice, so that there is something for all the others to disturb.
@@ -149,7 +150,7 @@ class Machine(Calls, RuleBasedStateMachine):
         points = {
             "again": stored[pick % 3 :] if stored else [],
             "other": [(stored[-1][0], 7.0)] if stored else [],
-            "back": [(last - 5, value)] if last else [],
+            "back": [(last - 5, value)] if last > 5 else [],
             "beyond": [(held.grant.max_step + 10, value)],
             "mixed": [*stored, (last + 5, value), (last + 3, value)],
         }[wrong]
@@ -270,7 +271,7 @@ class Machine(Calls, RuleBasedStateMachine):
         assert not stuck, "nobody can take it, and it does not end"
         self.seen["swept"] += bool((overdue | hung) - left)
 
-    @rule(who=PICK, kind=st.sampled_from(["dies", "leaves", "restart", "collect", "collect"]))
+    @rule(who=PICK, kind=st.sampled_from(["dies", "leaves", "restart", *["collect"] * 4]))
     def accident(self, who: int, kind: str) -> None:
         worker = self.workers[who % 3]
         if kind == "restart":
@@ -281,8 +282,10 @@ class Machine(Calls, RuleBasedStateMachine):
             self.arrive(lambda s: s.db.write(lambda tx: sweep.worker_gone(tx, worker.id)))
             self.gone(worker)
         else:
-            self.arrive(partial(self.dies_at, worker, Lost("abc"[who % 3], "it ended with -9")))
-            self.gone(worker)
+            self.arrive(partial(self.dies_at, worker, Lost(self.names[who % 3], "it ended")))
+            self.top[worker.id] = 2**31 - 1  # an orphan that lives on claims nothing more
+            self.names[who % 3] = again = f"{self.names[who % 3]}'"
+            self.workers[who % 3] = self.world.worker(again)
 
     def dies_at(self, worker: Any, lost: Lost, server: World) -> None:
         rows = self.model.rows.trials.values()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from service.store.studies import BY_PEOPLE
 from studies.trial import TRANSITIONS, TrialState
 from tests.service.world import LEASE, Held, World
 
@@ -19,6 +20,7 @@ TERMINAL = {"COMPLETE", "PRUNED", "FAILED", "CANCELLED"}
 COUNTED = {"error", "lost", "hung"}
 ATTEMPTS = 4  # counted ends in a row without a newer checkpoint
 STALL = 15 * LEASE
+RUNGS, HALF = (10, 20), 2  # of the world's promoting studies: steps, reduction factor
 SHOWN = {"FAILED": "FAIL", "CANCELLED": "FAIL"}  # in Optuna
 Point = tuple[int, float]
 
@@ -68,6 +70,10 @@ class Rows:
         }
 
 
+def promotes(study: Any) -> bool:
+    return study.spec["scheduler"].get("mode") == "promote"
+
+
 def stealable(row: Any, t: float) -> bool:
     return row.lease_until_t < t and row.desired == "run" and row.failures < ATTEMPTS - 1
 
@@ -83,6 +89,7 @@ class Trial:
     curve: dict[int, float] = field(default_factory=dict)  # visible
     pointers: dict[tuple[int, int], str] = field(default_factory=dict)  # (step, attempt), the good
     failures: int = 0  # counted ends in a row without a newer checkpoint
+    promoted: int = 0  # the rung from which it went on last
 
     @property
     def last(self) -> int:
@@ -119,6 +126,10 @@ class Model:
     def trial(self, held: Held) -> Trial:
         return self.trials[held.grant.trial_id]
 
+    def of(self, trial_id: int) -> int:
+        """The id of a trial's study."""
+        return self.rows.trials[trial_id].study_id
+
     def desired(self, held: Held) -> Any:
         return self.rows.trials[held.grant.trial_id]
 
@@ -126,6 +137,24 @@ class Model:
         """The reports of this attempt that were acknowledged."""
         key = held.grant.trial_id, held.grant.attempt
         return [(step, v) for (*of, step), (v, _) in self.reports.items() if tuple(of) == key]
+
+    def promotable(self, refused: set[int]) -> dict[int, tuple[int, float]]:
+        """The trials that wait at a rung and belong to its better half: (-rung, value) by id."""
+        found = {}
+        for study in self.rows.studies.values():
+            mine = [row for row in self.rows.trials.values() if row.study_id == study.id]
+            if study.state != "RUNNING" or study.id in refused or not promotes(study):
+                continue
+            for rung in RUNGS:
+                came = {r.id: c[rung] for r in mine if rung in (c := self.trials[r.id].curve)}
+                for row in mine:
+                    value = came.get(row.id, math.nan)
+                    better = sum(math.isfinite(v) and v < value for v in came.values())
+                    waits = row.state == "PAUSED" and row.paused_by == "scheduler"
+                    fresh = math.isfinite(value) and self.trials[row.id].promoted < rung
+                    if waits and fresh and better < len(came) // HALF:
+                        found[row.id] = (-rung, value)
+        return found
 
     # ---------------------------------------------------------------- what was answered
 
@@ -202,7 +231,9 @@ class Model:
             if was is None:
                 assert may_create, "a trial came from nowhere"
             elif (was.state, was.attempt) != (row.state, row.attempt):
-                assert key in may_move, f"{was.state} -> {row.state} without a cause"
+                end = (was.state, row.state, self.rows.studies[row.study_id].state)
+                over = end == ("PAUSED", "PRUNED", "ENDED")  # it waited at a rung to the end
+                assert over or key in may_move, f"{was.state} -> {row.state} without a cause"
             if was is not None and was.desired in ("stop", "cancel"):
                 assert row.desired in ("cancel", was.desired), "stop and cancel never go back"
             self.check_trial(key, row, before)
@@ -255,7 +286,7 @@ class Model:
     def check_events(self, world: World) -> None:
         kinds = defaultdict(list)
         for event in world.rows("events"):
-            if event.trial is not None:
+            if event.trial is not None and event.kind not in BY_PEOPLE:
                 kinds[event.study_id, event.trial].append(event.kind.upper())
         for key, row in self.rows.trials.items():
             mine = kinds[row.study_id, row.number]

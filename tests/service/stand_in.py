@@ -6,8 +6,12 @@ import math
 import random
 from datetime import UTC, datetime, timedelta
 
-from service.figures import TrialData
+from service.dispatch.standing import Standing
+from service.dispatch.watching import Changes, Snapshot
+from service.figures import StudyData, TrialData
+from service.figures.data import AttemptData
 from studies import wire
+from studies.changes import EventView
 from studies.errors import NotFound
 from studies.spec import parse_spec
 from studies.trial import Desired, Outcome, StudyState, TrialState
@@ -112,12 +116,41 @@ class StandIn:
             revision=self.revision,
         )
 
-    def studies(self, archived, cursor, limit) -> wire.Page[wire.StudyView]:
-        return wire.Page(items=[self.study(name) for name in self.names], next=None)
+    def studies(self, archived, cursor, limit, search="", state=None) -> wire.Page[wire.StudyView]:
+        views = [self.study(name) for name in self.names if search in name]
+        return wire.Page(items=[v for v in views if state in (None, v.state)], next=None)
 
-    def trial_data(self, name: str) -> list[TrialData]:
+    @property
+    def sparks(self):
+        return self
+
+    def of(self, name: str, direction: str) -> list[tuple[int, float]]:
+        return [(1, 2.5), (3, 2.1), (9, 2.1)]
+
+    @property
+    def watch(self):
+        return self
+
+    def snapshot(self, name: str) -> Snapshot:
         self.calls += 1
-        return self._data()
+        spec = parse_spec(self.study(name).spec)
+        return Snapshot(self.cursor(), StudyData(self._data(), spec.space, baseline=3.31))
+
+    def attempts(self, name: str) -> list[AttemptData]:
+        return [
+            AttemptData(t.number, 1, "cpu-0", t.started, t.ended, t.ended and "ok", 0)
+            for t in self._data()
+        ]
+
+    def changes(self, name: str, tick: int | None) -> Changes:
+        changed = self._data()[-1:] if tick is not None else []
+        return Changes(self.cursor(), 0, changed)
+
+    def since(self, name: str, cursor) -> Changes:
+        return Changes(self.cursor(), 0, self._data())
+
+    def cursor(self):
+        return self.revision, self.done * 10 + self.step // 30
 
     def _data(self) -> list[TrialData]:
         made = []
@@ -125,7 +158,21 @@ class StandIn:
             state, curve = self._state(number), tuple(self._curve(number))
             over = state in (TrialState.COMPLETE, TrialState.PRUNED)
             value = curve[-1][1] if over else None
-            made.append(TrialData(number, state, params(number), value, curve))
+            begun = NOW - timedelta(seconds=14 * (self._count() - number))
+            made.append(
+                TrialData(
+                    number=number,
+                    state=state,
+                    params=params(number),
+                    value=value,
+                    curve=curve,
+                    spent=tuple((step * 2_048, step * 0.04) for step, _ in curve),
+                    step=curve[-1][0] if curve else 0,
+                    max_step=300,
+                    started=begun,
+                    ended=begun + timedelta(seconds=13) if state.terminal else None,
+                )
+            )
         return made
 
     def trial(self, name: str, number: int) -> wire.TrialDetail:
@@ -175,6 +222,11 @@ class StandIn:
             ],
         )
 
+    def standing(self, name: str, number: int) -> Standing:
+        complete = self._data()[number].state is TrialState.COMPLETE
+        log = "epoch 1\nthe last line of its log\n"
+        return Standing(2 if complete else None, 7, 300 if complete else None, log)
+
     def trials(self, name, state=None, cursor=None, limit=1000) -> wire.Page[wire.TrialView]:
         items = [self.trial(name, number) for number in range(self._count())]
         views = [wire.TrialView.model_validate(item.model_dump()) for item in items]
@@ -193,9 +245,22 @@ class StandIn:
     def baseline(self, name: str) -> float | None:
         return 3.31
 
-    def stamp(self, name: str) -> tuple[int, int]:
-        self.study(name)
-        return self.revision, self.done * 10 + self.step // 30
+    def history(self, name: str, cursor=None, limit=100) -> wire.Page[EventView]:
+        said = {"trials": [8, self.budget], "learning_rate": [{"log": [1e-4, 1.0]}, None]}
+        made = [
+            ("enqueued", 3, {"params": params(3)}),
+            ("budget_changed", None, {"changes": said}),
+            ("study_paused", None, {"reason": "person"}),
+            ("study_running", None, {"reason": None}),
+        ]
+        items = [
+            EventView(id=9 - i, at=NOW, kind=kind, trial=trial, detail=detail)
+            for i, (kind, trial, detail) in enumerate(made)
+        ]
+        return wire.Page(items=items, next=None)
+
+    def data(self) -> list[wire.DataView]:
+        return [wire.DataView(sha256="a" * 64, name="corpus.txt", bytes=12_345, created_at=NOW)]
 
     def workers(self) -> list[wire.WorkerView]:
         busy = self.state == "RUNNING"

@@ -122,6 +122,21 @@ def test_a_login_link_works_once(live: Live) -> None:
         assert first.get(live.url + "/").status_code == 200
 
 
+def test_a_login_link_leads_to_a_page_of_ours_and_nowhere_else(live: Live) -> None:
+    pages = {
+        "/studies/a.b-1": "/studies/a.b-1",
+        "/studies/a/trials/12": "/studies/a/trials/12",
+        "//evil.example": "/",
+        "https://evil.example/studies/a": "/",
+        "/studies/a/../../login": "/",
+        "/studies/a\n": "/",
+    }
+    for page, place in pages.items():
+        answer = live.http.get(live.client.login_link(page).url)
+        assert (answer.status_code, answer.headers["location"]) == (303, place), page
+    live.http.cookies.clear()
+
+
 def test_a_login_link_grows_old(live: Live) -> None:
     link = live.client.login_link().url
     code = link.partition("code=")[2]

@@ -172,6 +172,25 @@ def test_the_best_of_another_study_are_not_touched(small_world: World) -> None:
     assert sorted(ids[trial] for trial in kept) == [1, 1, 1, 2, 2, 2]
 
 
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_with_early_stopping_the_best_step_keeps_its_checkpoint(world: World, direction) -> None:
+    """The attempt that ends is not the one that has the file."""
+    sign = 1 if direction == "minimize" else -1
+    world.open(train={"steps": 50, "evaluate_every": 5, "patience": 9},
+               objective={"direction": direction})  # fmt: skip
+    held = world.worker().claim()
+    for step in (5, 10, 15):
+        held.report((step, sign * (1.0 if step == 5 else 2.0)))
+        held.checkpoint(step)
+    held = resumed(world)
+    for step in (20, 25):
+        held.report((step, sign * 2.0))
+        held.checkpoint(step)
+    assert [row.step for row in world.rows("checkpoints")] == [5, 20, 25]
+    held.finish("ok", 5)
+    assert [row.step for row in world.rows("checkpoints")] == [5]
+
+
 def test_the_step_that_counts_keeps_its_checkpoint(world: World) -> None:
     """Early stopping: its pointer was among the newest, so pointing again changes nothing."""
     world.open()

@@ -7,11 +7,36 @@ from collections import Counter
 
 import pytest
 
+from service.dispatch import claim as claims
 from service.dispatch.sweep import worker_gone
 from studies.errors import NotFound, StaleClaim
 from tests.service.world import LEASE, Worker, World
 
 # ------------------------------------------------------------------ numbers
+
+
+def test_a_drained_worker_gets_no_new_trial_and_ends_the_one_it_has(world: World) -> None:
+    world.open()
+    worker, other = world.worker(), world.worker("other")
+    held = worker.claim()
+    drain(world, worker, True)
+    assert held.train() == "COMPLETE"
+    assert worker.claim() is None
+    assert other.claim() is not None
+    assert [w.draining for w in sorted(world.reading.workers(), key=lambda w: w.id)] == [
+        True,
+        False,
+    ]
+    rings = world.rings
+    drain(world, worker, False)
+    assert world.rings > rings
+    assert worker.claim() is not None
+    with pytest.raises(NotFound):
+        world.db.write(lambda tx: claims.drain(tx, world.ctx, 99, True))
+
+
+def drain(world: World, worker: Worker, draining: bool) -> None:
+    world.db.write(lambda tx: claims.drain(tx, world.ctx, worker.id, draining))
 
 
 def test_the_same_claim_again_gets_the_same_grant_and_nothing_new(world: World) -> None:

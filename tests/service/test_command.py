@@ -82,3 +82,20 @@ def test_one_server_per_home(home: Path) -> None:
 )
 def test_workers_are_told_an_address_that_they_can_reach(host, reached) -> None:
     assert command._reachable(host) == reached
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ({}, "LMTUNE_WORKERS: say how many"),
+        (
+            {"workers": 2, "launcher_options": {"gpus": 1}},
+            "LAUNCHER_OPTIONS: gpus: .*num_gpus",
+        ),
+        ({"workers": 2, "launcher_options": {"num_cpus": 0}}, "num_cpus: Input should be greater"),
+    ],
+)
+def test_what_a_launcher_cannot_use_is_named(home: Path, given, remedy) -> None:
+    settings = Settings(home=home, launcher="ray", **given)
+    with pytest.raises(StartupError, match=remedy):
+        command._launcher(settings, "http://127.0.0.1:1", "lmt_x")

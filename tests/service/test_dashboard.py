@@ -1,64 +1,25 @@
 """Pages, files, figures and events, on a read side that is made up."""
 
 import gzip
-import json
 import re
-from html.parser import HTMLParser
 
-import anyio
 import pytest
-from fastapi import FastAPI
-from starlette.testclient import TestClient
 
-from service import problems
-from service.routes import dashboard, events
-from service.routes.summary import Summary
+from service.routes.summary import Summary, spark
 from service.routes.templating import TEMPLATES, duration, number
-from studies.errors import NotFound, Unavailable
 from studies.recipe import Recipe
 from studies.trial import StudyState, TrialState
-from tests.service.stand_in import StandIn
+from tests.service.pages import EVIL, Tags
 
-EVIL = "<img src=x onerror=alert(1)>'\"{{ 7*7 }}</script>"
-
-
-@pytest.fixture
-def read():
-    return StandIn()
-
-
-@pytest.fixture
-def client(read):
-    app = FastAPI()
-    app.state.reading = read
-    problems.install(app)
-    app.include_router(dashboard.router)
-    app.include_router(events.router)
-    return TestClient(app, raise_server_exceptions=False)
-
-
-class Tags(HTMLParser):
-    """The start tags of a page, with their attributes; and its text."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.text = [], ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def ids(self):
-        return [attrs["id"] for _, attrs in self.tags if "id" in attrs]
-
-    def by_id(self, name):
-        return next(attrs for _, attrs in self.tags if attrs.get("id") == name)
-
-
-PAGES = ["/", "/studies/quickstart", "/studies/quickstart/trials/2", "/studies/none"]
+PAGES = [
+    "/",
+    "/studies/quickstart",
+    "/studies/quickstart/trials/2",
+    "/studies/quickstart/compare?trials=2,3,5",
+    "/new",
+    "/new?like=quickstart",
+    "/studies/none",
+]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -91,6 +52,30 @@ def test_the_overview_says_where_each_study_stands(client):
         assert said in text
 
 
+def test_the_overview_is_searched_by_name_and_state(client, read):
+    read.names = ["quickstart", "other"]
+
+    def listed(query):
+        page = Tags(client.get(f"/{query}").text)
+        return [a["href"] for tag, a in page.tags if tag == "a" and "/studies/" in a["href"]]
+
+    assert "/studies/other" in listed("")
+    assert "/studies/other" not in listed("?q=quick")
+    assert "/studies/other" in listed("?q=&state=RUNNING")
+    nothing = client.get("/?state=PAUSED").text
+    assert "No study is like that" in nothing
+    assert "No studies yet" not in nothing
+    assert client.get("/", params={"q": EVIL, "state": EVIL}).text.count(EVIL) == 0
+
+
+def test_a_spark_line_steps_where_the_best_improves():
+    assert spark([]) == spark([(1, 2.0)]) == ""
+    assert (
+        spark([(1, 3.0), (3, 1.0), (5, 1.0)]) == "0.0,1.0 50.0,1.0 50.0,23.0 100.0,23.0 100.0,23.0"
+    )
+    assert spark([(1, 1.0), (2, 1.0)]) == "0.0,23.0 100.0,23.0 100.0,23.0"
+
+
 def test_an_empty_overview_teaches_the_first_step(client, read):
     read.names = []
     text = Tags(client.get("/").text).text
@@ -99,15 +84,25 @@ def test_an_empty_overview_teaches_the_first_step(client, read):
 
 
 def test_the_study_page_offers_what_the_state_allows(client, read):
+    steer = {"enqueue", "budget", "narrow"}
+    names = {"pause", "resume", "stop", *steer}
+
     def enabled():
         page = Tags(client.get("/studies/quickstart").text)
-        return {name for name in ("pause", "resume", "stop") if "disabled" not in page.by_id(name)}
+        return {name for name in names if "disabled" not in page.by_id(name)}
 
-    assert enabled() == {"pause", "stop"}
+    assert enabled() == {"pause", "stop", *steer}
     read.state = StudyState.PAUSED
-    assert enabled() == {"resume", "stop"}
+    assert enabled() == {"resume", "stop", *steer}
     read.state = StudyState.ENDED
     assert enabled() == set()
+
+
+def test_the_study_page_tells_what_happened(client):
+    text = " ".join(Tags(client.get("/studies/quickstart").text).text.split())
+    assert "Budget changed: trials 8 → 16, learning_rate [0.0001, 1] → none" in text
+    assert "Paused: by a person" in text
+    assert "Enqueued: learning_rate" in text
 
 
 def test_everything_people_wrote_is_only_text(client, read):
@@ -149,13 +144,54 @@ def test_a_figure_is_drawn_again_only_after_a_change(client, read):
     assert first.headers["content-type"] == "application/json"
     assert first.json()["data"]
     etag = first.headers["etag"]
-    calls = read.calls
     assert client.get(url, headers={"If-None-Match": etag}).status_code == 304
-    client.get(url.replace("history", "curves"))
-    assert read.calls == calls  # the second figure is drawn from what the first has read
     read.step += 30
     assert client.get(url, headers={"If-None-Match": etag}).status_code == 200
-    assert read.calls > calls
+
+
+def test_what_only_the_end_of_a_trial_changes_is_not_drawn_with_every_report(client, read):
+    url = "/api/v1/studies/quickstart/figures/slices"
+    etag = client.get(url).headers["etag"]
+    read.step += 30
+    assert client.get(url, headers={"If-None-Match": etag}).status_code == 304
+    read.revision += 1
+    assert client.get(url, headers={"If-None-Match": etag}).status_code == 200
+
+
+def test_the_table_is_sorted_filtered_and_cut_on_the_server(client, read):
+    def rows(**query):
+        return client.get("/api/v1/studies/quickstart/table", params=query).json()
+
+    everything = rows(sort="value", down=False)
+    values = [row["value"] for row in everything["rows"]]
+    known = [value for value in values if value is not None]
+    assert known == sorted(known)
+    assert values[len(known) :] == [None] * (len(values) - len(known))
+    assert [row["best"] for row in everything["rows"]].count(True) == 1
+    cut = rows(sort="param learning_rate", state="COMPLETE", limit=2)
+    rates = [row["params"]["learning_rate"] for row in cut["rows"]]
+    assert rates == sorted(rates, reverse=True)
+    assert len(rates) == 2
+    assert 2 < cut["matching"] < cut["total"] == everything["matching"]
+    by_knob = rows(sort="param lambda")["rows"]
+    assert "lambda" in by_knob[0]["params"]
+    assert "lambda" not in by_knob[-1]["params"]
+
+
+def test_the_table_keeps_what_is_brushed(client):
+    def numbers(*brush):
+        url = "/api/v1/studies/quickstart/table"
+        answer = client.get(url, params={"brush": brush, "sort": "number", "down": False})
+        assert answer.status_code == 200, answer.text
+        return {row["number"]: row["params"] for row in answer.json()["rows"]}
+
+    low = numbers("learning_rate:0:0.5")
+    assert {n for n, p in numbers().items() if p["learning_rate"] < 10**-2.5} == low.keys() != set()
+    both = numbers("learning_rate:0:0.5", "lambda:0:1")
+    assert both.keys() == {n for n, p in low.items() if "lambda" in p}
+    assert numbers("nothing:0:1") == numbers()
+    wrong = client.get("/api/v1/studies/quickstart/table?brush=learning_rate:x:1")
+    assert wrong.status_code == 422
 
 
 def test_figures_answer_for_what_is_not_there(client):
@@ -209,58 +245,6 @@ def test_the_sign_in_page_needs_no_script(client):
     assert not [tag for tag, _ in tags if tag == "script"]
     assert EVIL in Tags(page).text
     assert ("form", {"class": "card login", "method": "post", "action": "/login"}) in tags
-
-
-def taken(look, count, act=lambda n: None):
-    """Returns the first events that `changes` yields; `act` is called after each."""
-
-    async def take():
-        found = []
-        stream = events.changes(look, anyio.Event(), period=0.001)
-        async for event in stream:
-            found.append(json.loads(event.data))
-            act(len(found))
-            if len(found) == count:
-                break
-        await stream.aclose()
-        return found
-
-    return anyio.run(take)
-
-
-def test_an_event_tells_the_state_first_and_then_every_change():
-    state = {"revision": 1}
-    looks = []
-
-    def look():
-        looks.append(1)
-        if len(looks) == 3:
-            state["revision"] = 2
-        return dict(state)
-
-    assert taken(look, 2) == [{"revision": 1}, {"revision": 2}]
-    assert len(looks) == 3
-
-
-def test_events_outlive_a_busy_database_and_end_with_the_study():
-    answers = iter([{"n": 1}, Unavailable("busy"), {"n": 2}, NotFound("gone")])
-
-    def look():
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    assert taken(look, 3) == [{"n": 1}, {"n": 2}]
-
-
-def test_events_end_when_the_server_goes_down():
-    async def close():
-        closing = anyio.Event()
-        async for _ in events.changes(dict, closing, period=60):
-            closing.set()
-
-    anyio.run(close)
 
 
 def test_events_of_an_unknown_study_are_a_404(client):

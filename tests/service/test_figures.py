@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import service
-from service.figures import FIGURES, StudyData, TrialData, trial_curve
+from service.figures import FIGURES, Options, StudyData, TrialData, trial_curve
 from service.figures.curves import curves_data, thin_curve
 from service.figures.data import MAX_POINTS, MAX_TRIALS, finite, thin, window
 from service.figures.history import history_data
@@ -53,7 +53,8 @@ def trials(draw):
             state=draw(st.sampled_from(TrialState)),
             params={"learning_rate": draw(st.floats(1e-4, 1e-1)), "regularizer": "none"},
             value=draw(values()),
-            curve=tuple((i + 1, v) for i, v in enumerate(draw(st.lists(st.floats(), max_size=5)))),
+            curve=(curve := tuple(enumerate(draw(st.lists(st.floats(), max_size=5)), 1))),
+            spent=tuple((100 * step, 0.5 * step) for step, _ in curve),
         )
         for number in range(count)
     ]
@@ -186,7 +187,9 @@ def test_thinning_keeps_order_limit_and_the_asked_for(items, limit, keep):
 def test_every_figure_of_any_study_is_json_that_a_browser_reads(some, direction):
     data = study(*some, direction=direction, importances={"dropout": math.nan}, baseline=3.0)
     for kind, spec in FIGURES.items():
-        figure = json.loads(spec.json(data, 3), parse_constant=lambda text: pytest.fail(text))
+        figure = json.loads(
+            spec.json(data, Options(3)), parse_constant=lambda text: pytest.fail(text)
+        )
         assert set(figure) == {"data", "layout"}, kind
 
 
@@ -208,7 +211,7 @@ def test_a_large_study_stays_small_and_keeps_its_best():
     assert sum(len(curve.points) for curve in curves) <= MAX_POINTS
     assert curves[-1].number == 4_321
     assert sum(len(cells) for cells in slices_data(data)[0].points.values()) == MAX_TRIALS
-    assert all(len(spec.json(data, 4)) < 2_000_000 for spec in FIGURES.values())
+    assert all(len(spec.json(data, Options())) < 2_000_000 for spec in FIGURES.values())
 
 
 def test_a_trial_shows_its_metrics_and_the_baseline():

@@ -241,6 +241,7 @@ def test_an_id_whose_making_failed_is_looked_up_anew(small_world: World) -> None
     world = small_world
     world.open("one", budget={"trials": 5})
     held = world.worker().claim()
+    world.forgetful()  # a grant is remembered
 
     def report_and_fail(tx: Tx) -> None:
         world.ctx.studies.of_trial(tx, held.grant.trial_id)

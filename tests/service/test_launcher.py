@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from service.launcher import local
 from service.launcher.base import Lost, NoLauncher
 from service.launcher.local import Life, LocalLauncher, Slot, make_slots
+from studies.errors import NotFound
 from tests.harness.process import wait_for
 
 WORKER = """
@@ -82,7 +82,7 @@ def die(said: dict) -> None:
 
 
 def test_each_slot_gets_a_worker_with_its_device_and_the_token(make: Make, folder: Path) -> None:
-    assert make("gpu0", "gpu1", CUDA_VISIBLE_DEVICES="3").keep() == []
+    assert make("gpu0", "gpu1", CUDA_VISIBLE_DEVICES="3").keep(1) == []
     for key in ("gpu0", "gpu1"):
         said = started(folder, key)
         assert said["argv"][1:4] == ["--server", URL, "--name"]
@@ -94,80 +94,38 @@ def test_each_slot_gets_a_worker_with_its_device_and_the_token(make: Make, folde
     assert started(folder, "gpu0")["pid"] != started(folder, "gpu1")["pid"]
 
 
-def test_a_worker_that_lives_is_left_alone(make: Make, folder: Path) -> None:
-    launcher = make()
-    launcher.keep()
-    said = started(folder)
-    assert launcher.keep() == []
-    assert started(folder) == said
-
-
 def test_a_worker_that_died_is_told_once_and_started_anew(make: Make, folder: Path) -> None:
     launcher = make()
-    launcher.keep()
+    launcher.keep(1)
     first, name = started(folder), lives(folder)["cpu0"]["name"]
     die(first)
-    assert launcher.keep() == [Lost(name, "it ended with -9")]
-    assert launcher.keep() == []
+    assert launcher.keep(1) == [Lost(name, "it ended with -9")]
+    assert launcher.keep(1) == []
     launcher._slots[0].next_start = 0.0  # its pause is over
-    assert launcher.keep() == []
+    assert launcher.keep(1) == []
     assert started(folder)["pid"] != first["pid"]
     assert lives(folder)["cpu0"]["name"] != name
-
-
-def test_a_worker_that_keeps_dying_is_started_ever_later(make: Make, folder: Path) -> None:
-    launcher, pauses = make(), []
-    slot = launcher._slots[0]
-    for _ in range(3):
-        slot.next_start = 0.0
-        launcher.keep()
-        die(started(folder))
-        launcher.keep()
-        pauses.append(round(slot.next_start - time.monotonic()))
-    assert pauses == [1, 2, 5]
-
-
-def test_its_children_end_with_it(make: Make, folder: Path) -> None:
-    launcher = make()
-    launcher.keep()
-    said = started(folder)
-    assert not gone(said["child"])
-    die(said)
-    launcher.keep()
-    wait_for(lambda: gone(said["child"]), 10, "end of the worker's child")
 
 
 # ------------------------------------------------------------------ after a crash of the server
 
 
 def test_the_next_server_adopts_a_living_worker(make: Make, folder: Path) -> None:
-    make().keep()
+    make().keep(1)
     said, name = started(folder), lives(folder)["cpu0"]["name"]
     second = make()
-    assert second.keep() == []
+    assert second.keep(1) == []
     assert started(folder) == said
     die(said)
-    assert second.keep() == [Lost(name, "it ended")]
-
-
-def test_the_next_server_tells_of_the_dead(make: Make, folder: Path) -> None:
-    first = make("cpu0", "cpu1")
-    first.keep()
-    dead, name = started(folder, "cpu0"), lives(folder)["cpu0"]["name"]
-    living = started(folder, "cpu1")
-    die(dead)
-    second = make("cpu0", "cpu1")
-    assert second.keep() == [Lost(name, "it ended while no server watched")]
-    assert started(folder, "cpu1") == living
-    assert lives(folder)["cpu0"]["name"] != name
+    assert second.keep(1) == [Lost(name, "it ended")]
 
 
 def test_the_children_of_a_worker_that_died_unwatched_end_too(make: Make, folder: Path) -> None:
-    make().keep()
+    make().keep(1)
     said = started(folder)
     die(said)
     assert not gone(said["child"])
-    make().keep()
+    make().keep(1)
     wait_for(lambda: gone(said["child"]), 10, "end of the worker's child")
 
 
@@ -179,14 +137,14 @@ def test_a_group_with_a_number_that_was_given_again_is_left_alone() -> None:
 
 
 def test_a_worker_for_another_address_or_slot_is_ended(make: Make, folder: Path) -> None:
-    make("cpu0", "cpu1").keep()
+    make("cpu0", "cpu1").keep(1)
     said = {key: started(folder, key) for key in ("cpu0", "cpu1")}
     names = {key: life["name"] for key, life in lives(folder).items()}
     reason = "it was started for another address or device"
-    assert Lost(names["cpu1"], reason) in make("cpu0").keep()
+    assert Lost(names["cpu1"], reason) in make("cpu0").keep(1)
     wait_for(lambda: gone(said["cpu1"]["pid"]), 10, "end of the worker")
     moved = make("cpu0", url="http://127.0.0.1:2")
-    assert Lost(names["cpu0"], reason) in moved.keep()
+    assert Lost(names["cpu0"], reason) in moved.keep(1)
     wait_for(lambda: gone(said["cpu0"]["pid"]), 10, "end of the worker")
 
 
@@ -198,7 +156,7 @@ def test_a_process_that_only_has_the_same_number_is_no_worker(make: Make, folder
         (folder / "home" / "workers.json").write_text(
             json.dumps({"url": URL, "lives": {"cpu0": life}})
         )
-        assert make().keep() == [Lost("cpu0-old", "it ended while no server watched")]
+        assert make().keep(1) == [Lost("cpu0-old", "it ended while no server watched")]
         assert stranger.poll() is None
         stranger.kill()
 
@@ -207,33 +165,14 @@ def test_a_process_that_only_has_the_same_number_is_no_worker(make: Make, folder
 def test_a_list_of_workers_that_is_none_is_passed_over(make: Make, folder: Path, text) -> None:
     (folder / "home").mkdir()
     (folder / "home" / "workers.json").write_text(text)
-    assert make().keep() == []
+    assert make().keep(1) == []
 
 
 # ------------------------------------------------------------------ the end
 
 
-def test_workers_that_go_when_asked_are_not_lost(make: Make, folder: Path) -> None:
-    launcher = make("cpu0", "cpu1")
-    launcher.keep()
-    said = [started(folder, key) for key in ("cpu0", "cpu1")]
-    assert launcher.stop(20) == []
-    assert all(gone(each["pid"]) for each in said)
-    assert lives(folder) == {}
-    assert launcher.keep() == []
-    assert lives(folder) == {}
-
-
-def test_a_worker_that_does_not_go_is_killed_and_told(make: Make, folder: Path) -> None:
-    launcher = make(STUB="deaf")
-    launcher.keep()
-    said, name = started(folder), lives(folder)["cpu0"]["name"]
-    assert launcher.stop(0.3) == [Lost(name, "it did not end in time")]
-    wait_for(lambda: gone(said["pid"]) and gone(said["child"]), 10, "end of the worker")
-
-
 def test_no_launcher_starts_nothing() -> None:
-    assert (NoLauncher().keep(), NoLauncher().stop(1)) == ((), ())
+    assert (NoLauncher().keep(1), NoLauncher().stop(1), NoLauncher().log("a-1")) == ((), (), None)
 
 
 def test_a_process_that_is_gone_has_no_life() -> None:
@@ -270,3 +209,11 @@ def test_no_worker_where_none_is_wanted_or_pytorch_is_missing(monkeypatch, caplo
     monkeypatch.setattr(local.importlib.util, "find_spec", lambda _: None)
     assert make_slots("auto") == []
     assert "pip install 'lmtune[worker]'" in caplog.text
+
+
+def test_the_log_of_a_launched_worker_is_served(make_server) -> None:
+    server = make_server(LMTUNE_WORKERS="1", CUDA_VISIBLE_DEVICES="")
+    (worker,) = wait_for(server.client.workers, 60, "worker that the server knows")
+    wait_for(lambda: "is ready" in server.client.worker_log(worker.name), 20, "line in the log")
+    with pytest.raises(NotFound, match="did not start it"):
+        server.client.http.request("GET", "/workers/99/log")

@@ -176,6 +176,20 @@ def test_a_database_that_is_gone_says_when_to_ask_again(live: Live, monkeypatch)
     assert live.http.get("/healthz").json() == {"status": "ok"}
 
 
+def test_a_server_with_another_blob_folder_is_not_ready(live: Live) -> None:
+    content = b"some text"
+    digest = hashlib.sha256(content).hexdigest()
+    assert live.http.get("/readyz").status_code == 200
+    assert live.api.put(f"/api/v1/data/{digest}", content=content).is_success
+    assert live.http.get("/readyz").status_code == 200
+    live.parts.blobs.path(digest).rename(live.parts.blobs.folder / "elsewhere")
+    answer = live.http.get("/readyz")
+    assert problem(answer).code == "unavailable"
+    assert "LMTUNE_BLOBS" in problem(answer).detail
+    (live.parts.blobs.folder / "elsewhere").rename(live.parts.blobs.path(digest))
+    assert live.http.get("/readyz").status_code == 200
+
+
 def test_an_upload_over_the_cap_is_too_large(sqlite_url, tmp_path) -> None:
     content = b"x" * 1_001
     digest = hashlib.sha256(content).hexdigest()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from service.tuning.schedulers import Judged, decide, in_top
 from studies.errors import InvalidInput
-from studies.spec import Scheduler
+from studies.parts import Scheduler
 from studies.trial import Decision
 from tests.service.test_claims import storm
 from tests.service.world import LEASE, Held, World, spec

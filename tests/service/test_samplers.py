@@ -10,7 +10,7 @@ import pytest
 
 from service.tuning import grid, samplers
 from service.tuning.mirror import Mirror, Seen
-from studies.spec import Sampler
+from studies.parts import Sampler
 from studies.trial import TrialState
 from tests.service.world import World, spec
 

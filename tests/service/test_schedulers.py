@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.tuning.schedulers import Judged, decide, judged_at, rung_steps
-from studies.spec import Scheduler
+from studies.parts import Scheduler
 from studies.trial import Decision
 from tests.service.world import World
 

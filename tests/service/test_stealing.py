@@ -8,7 +8,7 @@ import pytest
 
 from service.dispatch import sweep
 from service.launcher.base import Lost
-from studies.errors import Cancelled, Finished, Paused, Stopped, Superseded
+from studies.errors import Cancelled, Finished, Paused, StaleClaim, Stopped, Superseded
 from tests.service.world import LEASE, Held, World
 
 OVER = LEASE * 1.01
@@ -306,3 +306,16 @@ def test_a_worker_that_is_cut_off_is_not_hung(world: World) -> None:
     assert held.report((10, 1.0)).accepted_through == 10
     world.sweep()
     assert held.train() == "COMPLETE"
+
+
+def test_an_orphan_of_a_worker_that_was_lost_is_refused_and_claims_nothing_more(world) -> None:
+    world.open()
+    orphan = world.worker("a")
+    held = orphan.claim()
+    lose(world, "a")
+    with pytest.raises(Superseded):
+        held.report((10, 1.0))
+    for _ in range(3):
+        with pytest.raises(StaleClaim):
+            orphan.claim()
+    assert world.worker("b").claim().grant.attempt == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -22,16 +23,17 @@ class Launched:
     """A launcher whose workers die as it is told."""
 
     def __init__(self, *lost: Lost) -> None:
-        self.lost, self.kept, self.grace = list(lost), 0, -1.0
+        self.lost, self.kept, self.grace, self.wanted = list(lost), 0, -1.0, -1
+        self.busy: Collection[str] = ()
 
-    def keep(self) -> list[Lost]:
-        self.kept += 1
+    def keep(self, wanted: int, busy: Collection[str] = ()) -> list[Lost]:
+        self.kept, self.wanted, self.busy = self.kept + 1, wanted, busy
         told, self.lost = self.lost, []
         return told
 
     def stop(self, grace: float) -> list[Lost]:
         self.grace = grace
-        return self.keep()
+        return self.keep(0)
 
 
 @pytest.fixture
@@ -104,6 +106,24 @@ def test_a_dead_worker_is_told_again_until_it_is_recorded(small_world, folder, m
     assert small_world.trial().state == "WAITING"
 
 
+def test_as_many_workers_are_wanted_as_studies_can_use(small_world, folder) -> None:
+    launched = Launched()
+
+    def wanted() -> int:
+        Sweeper(small_world.ctx, launched, folder).once()
+        return launched.wanted
+
+    assert wanted() == 0
+    small_world.open()
+    trials = small_world.study().spec["budget"]["trials"]
+    assert wanted() == trials
+    worker = small_world.worker()
+    worker.claim()
+    assert (wanted(), launched.busy) == (trials, {"worker"})
+    small_world.stop()
+    assert wanted() == 1  # its trial still runs
+
+
 def test_the_end_lets_workers_go_and_tells_of_the_killed(small_world, folder) -> None:
     small_world.open()
     small_world.worker("cpu0-a").claim()
@@ -132,11 +152,11 @@ def test_a_sweep_that_fails_is_followed_by_the_next(small_world, folder, monkeyp
     monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
     launched, failed = Launched(), threading.Event()
 
-    def fails_once() -> list[Lost]:
+    def fails_once(wanted: int, busy: Collection[str]) -> list[Lost]:
         if not failed.is_set():
             failed.set()
             raise OSError("no more processes")
-        return Launched.keep(launched)
+        return Launched.keep(launched, wanted, busy)
 
     launched.keep = fails_once
     sweeper = Sweeper(small_world.ctx, launched, folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +15,12 @@ import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 
-from service.dispatch import claim, enqueue, report, studies, sweep
+from service.dispatch import claim, enqueue, plain, report, studies, sweep
 from service.dispatch.context import Context, Studies
 from service.dispatch.reading import Reading
 from service.leases import Clock, LeaseTimes
 from service.reconcile import differences
-from service.store import blobs, tables, trials, workers
+from service.store import blobs, fence, tables, trials, workers
 from service.store import studies as study_rows
 from service.store.database import Database, Row
 from service.store.optuna_rows import open_storage
@@ -244,23 +245,28 @@ class Held:
     token: str
 
     @property
-    def key(self) -> trials.AttemptKey:
+    def key(self) -> fence.AttemptKey:
         grant = self.grant
-        return trials.AttemptKey(grant.trial_id, grant.attempt, claim.hash_token(self.token))
+        return fence.AttemptKey(grant.trial_id, grant.attempt, claim.hash_token(self.token))
 
-    def _call(self, use_case: Any, body: Any) -> Any:
+    def _call(self, use_case: Any, body: Any, together: Any = lambda *_: None) -> Any:
+        return self.begin(use_case, body, together).result()
+
+    def begin(self, use_case: Any, body: Any, together: Any) -> Future[Any]:
+        """Hands a write over as the routes do; `together`: how it is done for many at once."""
         world, key = self.world, self.key
-        return world.db.write(lambda tx: use_case(tx, world.ctx, key, body))
+        many = together(world.ctx, key, body)
+        return world.db.submit(lambda tx: use_case(tx, world.ctx, key, body), many)
 
     def heartbeat(self, step: int = 0, **environment: Any) -> Decision:
         body = wire.HeartbeatBody(step=step, environment=environment or None)
-        return self._call(report.heartbeat, body)
+        return self._call(report.heartbeat, body, plain.beating)
 
     def report(self, *points: tuple[int, float]) -> wire.ReportAnswer:
         return self.send(items(*points))
 
     def send(self, reports: list[wire.ReportItem]) -> wire.ReportAnswer:
-        return self._call(report.record_report, wire.ReportBody(items=reports))
+        return self._call(report.record_report, wire.ReportBody(items=reports), plain.reporting)
 
     def checkpoint(self, step: int, last: int | None = None, content: str = "") -> Decision:
         """Uploads a blob (its row) and points at it."""
@@ -290,7 +296,11 @@ class Held:
         """Reports from where it resumes to the end, as the server decides; then finishes."""
         step = self.grant.resume.step if self.grant.resume else 0
         while step < self.grant.max_step:
-            step += 10
-            if self.report((step, value)).decision is Decision.STOP:
+            step = min(step + 10, self.grant.max_step)
+            decision = self.report((step, value)).decision
+            if decision is Decision.STOP:
                 return self.finish("pruned", step)
+            if decision is Decision.PAUSE:
+                self.checkpoint(step)
+                return self.finish("paused", step)
         return self.finish("ok", step)

@@ -20,6 +20,7 @@ from studies.trial import Desired, Outcome, StudyState, TrialState
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 LINK = wire.LoginLink(url="http://x/login?code=1", expires_at=NOON)
+COMMAND = wire.WorkerCommand.model_validate({"command": "c", "token": "ssh NODE", "note": "a note"})
 TOKEN = "lmt_fake"  # noqa: S105
 
 
@@ -186,9 +187,12 @@ _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("POST", f"{_STUDY}/trials", lambda f, b, n: _enqueue(f, b, n)),
     ("GET", f"{_STUDY}/trials/([0-9]+)", lambda f, b, n, t: _detail(f, n, t)),
     ("POST", f"{_STUDY}/trials/([0-9]+)/cancel", lambda f, b, n, t: _detail(f, n, t)),
+    ("GET", f"{_STUDY}/report", lambda f, b, n: f"the report of {f.of(n).name}"),
     ("GET", f"{_STUDY}/best", lambda f, b, n: _best(f, n)),
     ("POST", f"{_STUDY}/([a-z]+)", lambda f, b, n, a: _act(f, n, a)),
     ("GET", "/api/v1/workers", lambda f, b: f.workers),
+    ("GET", "/api/v1/workers/1/log", lambda f, b: "a line"),
+    ("GET", "/api/v1/worker-command", lambda f, b: COMMAND),
     ("GET", "/api/v1/data", lambda f, b: list(f.data.values())),
     ("PUT", "/api/v1/data/([0-9a-f]{64})", _upload),
     ("POST", "/api/v1/login-links", lambda f, b: LINK),

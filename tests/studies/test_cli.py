@@ -13,7 +13,7 @@ from studies.corpus import text_sha256
 from studies.trial import StudyState, TrialState
 from tests.studies.conftest import Run
 from tests.studies.documents import small
-from tests.studies.fake import NOON, FakeServer, study, trial
+from tests.studies.fake import COMMAND, NOON, FakeServer, study, trial
 
 TEXT = "To be, or not to be, that is the question.\n" * 40
 
@@ -187,8 +187,8 @@ def test_watch_ends_with_the_study_and_its_outcome(run: Run, fake: FakeServer) -
 def test_watch_sees_the_trials_as_they_end(
     run: Run, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("studies.cli.following._PERIOD", 0.0)
-    monkeypatch.setattr("studies.cli.following._SHARE", 1e9)
+    monkeypatch.setattr("studies.cli.looks._PERIOD", 0.0)
+    monkeypatch.setattr("studies.cli.looks._SHARE", 1e9)
     done = fake.ended(small(), trials=3)
     all_trials = fake.trials["small"]
     shown: list[int] = []
@@ -263,6 +263,10 @@ def test_workers_login_and_catalog(run: Run, fake: FakeServer) -> None:
         "h",
         "7",
     ]
+    assert "a line" in run("workers", "--log", "w1").out
+    assert run("workers", "--log", "w2").code == 3
+    ran = run("worker-command")
+    assert (ran.out, "ssh NODE" in ran.err, "a note" in ran.err) == (f"{COMMAND.command}\n", 1, 1)
     assert run("login").out == "http://x/login?code=1\n"
     assert "quickstart" in run("catalog").out
     assert yaml.safe_load(run("catalog", "quickstart").out)["name"] == "quickstart"

@@ -28,7 +28,7 @@ def test_builtin_text_is_a_million_characters_and_the_same_each_time():
 
 
 def test_the_validation_split_of_the_builtin_text_resembles_its_training_split():
-    train, validation = corpus.split(corpus.builtin_text("stdlib"), 0.1)
+    train, validation = corpus.split(corpus.builtin_text("stdlib"), recipe().data)[:2]
     assert "import " in validation
     assert unigram(train, validation) == pytest.approx(unigram(train, train), rel=0.05)
 
@@ -73,18 +73,48 @@ def test_text_is_read_as_it_is_and_hashes_agree(tmp_path):
     assert corpus.file_sha256(path) == corpus.text_sha256(text) == digest
 
 
-def test_load_text_finds_a_path_or_an_upload(tmp_path):
-    (tmp_path / "a").write_text("by path")
+def test_load_text_finds_an_upload(tmp_path):
     (tmp_path / ("0" * 64)).write_text("by hash")
-    data = recipe({"builtin": None, "path": str(tmp_path / "a")}).data
-    assert corpus.load_text(data, tmp_path.joinpath) == "by path"
     data = recipe({"builtin": None, "sha256": "0" * 64}).data
     assert corpus.load_text(data, tmp_path.joinpath) == "by hash"
 
 
 def test_the_split_is_nanogpts():
-    train, validation = corpus.split("x" * 1_115_394, 0.1)
-    assert (len(train), len(validation)) == (1_003_854, 111_540)
+    train, validation, test = corpus.split("x" * 1_115_394, recipe().data)
+    assert (len(train), len(validation), len(test)) == (1_003_854, 111_540, 0)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "parts"),
+    [
+        ({"test_fraction": 0.2}, ("abcdefg", "h", "ij")),
+        ({"validation_fraction": 0.3, "test_fraction": 0.2}, ("abcde", "fgh", "ij")),
+        ({"validation_at": 4}, ("abcd", "efghij", "")),
+        ({"validation_at": 4, "test_at": 5}, ("abcd", "e", "fghij")),
+        ({"validation_fraction": 0.25, "test_at": 8}, ("abcdef", "gh", "ij")),
+        ({"validation_at": 4, "test_fraction": 0.1}, ("abcd", "efghi", "j")),
+    ],
+)
+def test_training_validation_and_test_stand_in_this_order(cuts, parts):
+    assert corpus.split("abcdefghij", recipe(cuts).data) == parts
+
+
+def test_a_cut_past_the_end_is_of_another_text():
+    with pytest.raises(InvalidInput, match=r"data\.test_at: 11 is past the text's end \(10"):
+        corpus.split("abcdefghij", recipe({"validation_at": 4, "test_at": 11}).data)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "message"),
+    [
+        ({"validation_at": 5, "test_at": 5}, "data.test_at"),
+        ({"validation_at": 5, "validation_fraction": 0.2}, "data.validation_fraction"),
+        ({"test_at": 5, "test_fraction": 0.2}, "data.test_fraction"),
+    ],
+)
+def test_cuts_that_contradict_each_other_name_the_field(cuts, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(cuts)
 
 
 @pytest.mark.parametrize(("tokenizer", "count"), [("bytes", 12), ("characters", 11), ("words", 5)])
@@ -102,3 +132,11 @@ def test_a_text_shorter_than_a_batch_names_the_field_and_the_remedy():
         corpus.check_corpus("x" * 19, recipe())
     with pytest.raises(InvalidInput, match=r"data\.validation_fraction.*longer text"):
         corpus.check_corpus("x" * 100, recipe({"validation_fraction": 0.01}))
+
+
+def test_a_test_split_needs_two_tokens_where_it_is_asked_for():
+    cuts = {"validation_at": 80, "test_at": 99}
+    with pytest.raises(InvalidInput, match=r"data\.test_at: the test split has 1 tokens"):
+        corpus.check_corpus("x" * 100, recipe(cuts))
+    cuts["test_at"] = 98
+    assert corpus.check_corpus("x" * 100, recipe(cuts)).test_tokens == 2

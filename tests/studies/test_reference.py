@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
+from studies.parts import Sampler, Scheduler
 from studies.recipe import KNOBS
 from studies.reference import FILE, markdown
-from studies.spec import Sampler, Scheduler
 
 
 def test_the_document_is_the_generators_output() -> None:

@@ -110,6 +110,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"scheduler": {"kind": "asha", "min_steps": 9}}, "scheduler.min_steps", "train.steps (4)"),
     ({"scheduler": {"kind": "asha", "min_steps": 4}}, "scheduler.min_steps", "judges no trial"),
     ({"objective": {"metric": "accuracy"}}, "objective.metric", "'validation_loss'"),
+    (
+        {"objective": {"metric": "bits_per_byte"}, "search__kind": {"choice": ["gpt2", "bert"]}},
+        "objective.metric",
+        "take validation_loss",
+    ),
+    ({"model": {"folder": "/models/a"}}, "model.folder", "set kind to the folder's family"),
     ({"budget": {"trials": 0}}, "budget.trials", "greater than or equal to 1"),
     ({"budget": {"wall_time": "ten minutes"}}, "budget.wall_time", "write 90s, 10m, 1h30m or 2d"),
     ({"budget": {"wall_time": "0s"}}, "budget.wall_time", "greater than 0"),

@@ -74,7 +74,7 @@ class Recorder(NullReporter):
 
     def numerics(self):
         """The reports less what depends on the machine's mood."""
-        moody = {"tokens_per_second", "peak_memory_bytes"}
+        moody = {"tokens_per_second", "data_wait_seconds", "peak_memory_bytes"}
         return [
             (i.step, i.tokens, {k: v for k, v in i.metrics.items() if k not in moody})
             for i in self.items

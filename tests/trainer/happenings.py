@@ -3,7 +3,7 @@
 import threading
 import time
 
-MOODY = ("tokens_per_second", "peak_memory_bytes")
+MOODY = ("tokens_per_second", "data_wait_seconds", "peak_memory_bytes")
 
 
 def numerics(trial):

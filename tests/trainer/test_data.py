@@ -4,10 +4,9 @@ import math
 from collections import Counter
 
 import pytest
-import torch
 
 from studies.recipe import DataRecipe
-from trainer.data import Batches, dataset, draw_seed
+from trainer.data import dataset, draw_seed
 
 
 def data(tokenizer="bytes", **knobs):
@@ -54,23 +53,6 @@ def test_bits_per_byte_of_bytes_are_nats_over_ln_2_and_characters_count_their_by
     assert dataset(text, data()).bits_per_byte(math.log(2)) == pytest.approx(1.0)
     characters = dataset(text, data("characters"))
     assert characters.bits_per_byte(math.log(2)) == pytest.approx(19 / 29)  # 20 less the first
-
-
-def test_a_batch_depends_on_seed_and_step_only():
-    tokens_N = torch.arange(100, dtype=torch.int32)
-    x_BT, y_BT = Batches(tokens_N, (4, 8), seed=3).at(5)
-    torch.manual_seed(99)
-    again_BT, _ = Batches(tokens_N, (4, 8), seed=3).at(5)
-    assert torch.equal(x_BT, again_BT)
-    assert torch.equal(y_BT, x_BT + 1)
-    assert not torch.equal(x_BT, Batches(tokens_N, (4, 8), seed=3).at(6)[0])
-    assert not torch.equal(x_BT, Batches(tokens_N, (4, 8), seed=4).at(5)[0])
-
-
-def test_every_window_can_be_drawn_the_last_too():
-    batches = Batches(torch.arange(6), (64, 4), seed=0)
-    firsts = {int(i) for step in range(4) for i in batches.at(step)[0][:, 0]}
-    assert firsts == {0, 1}
 
 
 def test_seeds_of_purposes_differ():

@@ -9,12 +9,9 @@ import pytest
 import torch
 
 from studies.errors import InvalidInput
-from studies.recipe import KNOBS
 from trainer import checkpoint
 from trainer.checkpoint import CheckpointUnusable
 from trainer.loop import train
-
-from .conftest import Recorder
 
 CPU = torch.device("cpu")
 
@@ -33,7 +30,9 @@ def test_a_run_reports_every_evaluation_and_learns(tiny, fit):
     assert last.tokens == 100 * 4 * 16
     assert set(last.metrics) == {
         *("validation_loss", "bits_per_byte", "perplexity", "train_loss", "learning_rate"),
-        *("gradient_norm", "tokens_per_second", "peak_memory_bytes", "skipped_steps"),
+        *("gradient_norm", "tokens_per_second", "data_wait_seconds", "peak_memory_bytes"),
+        *("skipped_steps",),
+        "batch_parts",
     }
     assert last.metrics["perplexity"] == pytest.approx(math.exp(recorder.losses[-1]))
     assert last.metrics["bits_per_byte"] == pytest.approx(recorder.losses[-1] / math.log(2))
@@ -60,7 +59,7 @@ def test_same_seed_same_loss_other_seed_other_loss(tiny, fit):
 
 
 @pytest.mark.parametrize("at", [6, 8])
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])
 def test_a_resumed_run_ends_with_the_same_bits(tiny, fit, kind, optimizer, at):
     knobs = {"regularizer": "decoupled", "lambda": 1e-3, "dropout": 0.2, "warmup": 0.3}
@@ -69,6 +68,12 @@ def test_a_resumed_run_ends_with_the_same_bits(tiny, fit, kind, optimizer, at):
 
 def test_a_resumed_fp16_run_keeps_its_loss_scale(tiny, fit):
     assert_resumes(fit, tiny(precision="fp16", patience=9), 8)
+
+
+@pytest.mark.parametrize("windows", ["shuffled", "streams"])
+def test_a_resumed_run_reads_on_where_it_was(tiny, fit, windows):
+    noise = {"token_dropout": 0.1, "span_masking": 0.2}
+    assert_resumes(fit, tiny(windows=windows, accumulate=3, **noise), 8)
 
 
 def assert_resumes(fit, recipe, at):
@@ -179,69 +184,46 @@ def test_a_checkpoint_of_another_recipe_is_refused(tiny, fit, other):
         fit(tiny(**other), start=folder.files[6], name="b")
 
 
+TRUNK = {"schedule": "wsd", "windows": "shuffled", "steps": 24, "cooldown": 0.5}
+
+
+def test_a_cool_down_branches_from_a_longer_runs_trunk(tiny, fit):
+    """Warm-up of 3 steps, flat until 12: the short run is the long one so far."""
+    _, _, long = fit(tiny(**{**TRUNK, "warmup": 3 / 24}), name="long")
+    short = tiny(**{**TRUNK, "steps": 16, "warmup": 3 / 16, "cooldown": 0.25})
+    _, whole, whole_files = fit(short, name="whole")
+    _, branch, files = fit(short, start=long.files[12], name="branch")
+    assert branch.started_at == 12
+    assert branch.numerics() == [r for r in whole.numerics() if r[0] > 12]
+    ours, expected = tensors_of(files, 16), tensors_of(whole_files, 16)
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(("other", "at"), [
+    ({"warmup": 4 / 16}, 12), ({"cooldown": 0.5}, 12), ({"learning_rate": 2e-2}, 12), ({}, 18),
+], ids=str)  # fmt: skip
+def test_a_branch_that_is_not_of_the_trunk_is_refused(tiny, fit, other, at):
+    _, _, long = fit(tiny(**{**TRUNK, "warmup": 3 / 24}))
+    short = {**TRUNK, "steps": 20, "warmup": 3 / 20, "cooldown": 0.1, **other}
+    with pytest.raises(CheckpointUnusable, match="another recipe"):
+        fit(tiny(**short), start=long.files[at], name="b")
+
+
 def test_a_checkpoint_of_another_text_is_refused(tiny, fit, text):
     _, _, folder = fit(tiny())
     with pytest.raises(CheckpointUnusable, match="another text"):
         fit(tiny(), start=folder.files[6], name="b", text=text[::-1])
 
 
-def test_a_checkpoint_that_lacks_a_tensor_is_refused(tiny, fit, tmp_path):
+@pytest.mark.parametrize("harm", [
+    lambda tensors, state: tensors.pop("model.output.bias"),
+    lambda tensors, state: tensors.update({"optimizer.9.0.exp_avg": torch.zeros(1)}),
+    lambda tensors, state: state["meter"].update(steps=math.inf),
+])  # fmt: skip
+def test_a_checkpoint_whose_content_does_not_fit_is_refused(tiny, fit, tmp_path, harm):
     _, _, folder = fit(tiny())
     tensors, state = checkpoint.load(folder.files[6], CPU)
-    del tensors["model.output.bias"]
+    harm(tensors, state)
     cut = checkpoint.save(tmp_path / "cut", tensors, state)
     with pytest.raises(CheckpointUnusable, match="does not fit"):
         fit(tiny(), start=cut, name="b")
-
-
-MOVED = {
-    "tokenizer": ("bytes", {}),
-    "vocabulary_size": (5, {"tokenizer": "words"}),
-    "validation_fraction": (0.2, {}),
-    "kind": ("gpt", {}),
-    "embedding_dim": (16, {}),
-    "hidden_dim": (16, {}),
-    "layers": (1, {}),
-    "heads": (4, {"kind": "gpt"}),
-    "positions": ("learned", {"kind": "gpt"}),
-    "tied_weights": (True, {}),
-    "dropout": (0.3, {}),
-    "steps": (10, {}),
-    "batch_size": (5, {}),
-    "sequence_length": (8, {}),
-    "optimizer": ("sgd", {}),
-    "learning_rate": (2e-2, {}),
-    "momentum": (0.5, {"optimizer": "sgd"}),
-    "beta1": (0.5, {}),
-    "beta2": (0.9, {}),
-    "epsilon": (1e-2, {}),
-    "weight_decay": (0.5, {}),
-    "schedule": ("constant", {}),
-    "warmup": (0.5, {}),
-    "final_fraction": (0.5, {}),
-    "ladder_every": (0.5, {"schedule": "ladder"}),
-    "ladder_factor": (0.1, {"schedule": "ladder"}),
-    "regularizer": ("l1", {"lambda": 0.01}),
-    "lambda": (0.1, {"regularizer": "l2"}),
-    "regularized": ("all", {"regularizer": "l2", "lambda": 0.1}),
-    "gradient_clip": (0.01, {"optimizer": "sgd"}),
-    "precision": ("bf16", {}),
-    "evaluate_every": (4, {}),
-    "patience": (1, {"learning_rate": 1.0, "schedule": "constant", "evaluate_every": 1}),
-    "seed": (7, {}),
-}
-
-
-def test_every_knob_but_the_texts_name_is_moved_below():
-    assert set(MOVED) == set(KNOBS) - {"builtin", "path", "sha256"}
-
-
-@pytest.mark.parametrize("knob", MOVED)
-def test_every_knob_changes_what_is_reported(tiny, text, knob):
-    value, beside = MOVED[knob]
-    reports = []
-    for moved in ({}, {knob: value}):
-        recorder = Recorder()
-        train(tiny(**beside, **moved), text, recorder)
-        reports.append(recorder.numerics())
-    assert reports[0] != reports[1]

@@ -89,6 +89,13 @@ def test_a_second_life_of_a_name_is_another_worker(server, recipe, caplog):
     assert f"registering anew as {names[2]}" in caplog.text
 
 
+def test_a_launched_worker_that_was_replaced_does_not_go_on_as_another(server, caplog):
+    server.refusals["claim"] = (409, "stale_claim")
+    assert Supervisor(server.client(), "w", launched=True).serve() == 1
+    assert [body.name for body in server.registered] == ["w"]
+    assert "its launcher has replaced this worker" in caplog.text
+
+
 def test_a_server_that_fails_at_first_or_forgets_ends_no_worker(server, recipe):
     trial = server.add(recipe())
     server.refusals |= {"register": (500, "internal"), "claim": (404, "")}
@@ -167,6 +174,28 @@ def test_a_recipe_is_trained_alone(recipe_file, tmp_path):
     assert "unigram model" in done.stdout
     assert "step 12 counts: validation loss" in done.stdout
     assert (tmp_path / "final.safetensors").stat().st_size > 1_000
+    again = command("--recipe", recipe_file, "--from", tmp_path / "final.safetensors")
+    assert again.returncode == 0, again.stderr
+    assert "ended at step 12" in again.stdout
+    other = json.loads(recipe_file.read_text())
+    other["train"]["learning_rate"] = 0.5
+    recipe_file.write_text(json.dumps(other))
+    refused = command("--recipe", recipe_file, "--from", tmp_path / "final.safetensors")
+    assert refused.returncode == 1
+    assert refused.stderr == "lmtune-worker: final.safetensors belongs to another recipe\n"
+
+
+def test_a_run_alone_ends_where_it_is_told_and_writes_its_reports(recipe_file, tmp_path):
+    reports, out = tmp_path / "reports.jsonl", tmp_path / "at-8.safetensors"
+    done = command("--recipe", recipe_file, "--until", 8, "--reports", reports, "--out", out)
+    assert done.returncode == 0, done.stderr
+    environment, *rows = map(json.loads, reports.read_text().splitlines())
+    assert [row["step"] for row in rows] == [6]
+    assert environment["recipe"]["train"]["steps"] == 12
+    assert len(environment["git_commit"] or 40 * "0") >= 40
+    again = command("--recipe", recipe_file, "--from", out)
+    assert "step 12 counts" in again.stdout
+    assert "step       6 " not in again.stdout
 
 
 def test_help_teaches():
@@ -179,8 +208,10 @@ def test_help_teaches():
 def test_what_is_wrong_is_one_line(recipe_file, tmp_path):
     missing = command("--recipe", tmp_path / "none.yaml")
     folder = command("--recipe", recipe_file, "--out", tmp_path / "none" / "final")
+    start = command("--recipe", recipe_file, "--from", tmp_path / "none")
     token = command("--server", "http://127.0.0.1:1", LMTUNE_HOME=str(tmp_path))
-    for done, word in ((missing, "No such file"), (folder, "no folder"), (token, "no token")):
+    said = ("No such file", "no folder", "there is no file", "no token")
+    for done, word in zip((missing, folder, start, token), said, strict=True):
         assert done.returncode == 1
         assert done.stderr.startswith("lmtune-worker: ")
         assert word in done.stderr

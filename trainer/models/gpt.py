@@ -1,7 +1,7 @@
 """The GPT: a pre-norm transformer decoder (GPT-2's layout, without biases).
 
 Dropout stands where GPT-2 has it: after the embedding, on the attention weights, and on what
-attention and MLP add to the residual stream.
+attention and MLP add to the residual stream; before the output only where it is asked for.
 
 Shapes: B sequences, T tokens, E embedding_dim, F hidden_dim, H heads, K = E / H, V vocabulary.
 """
@@ -31,13 +31,15 @@ class GPT(LanguageModel):
         learned = recipe.positions == "learned"
         self.positions = Learned(sequence_length, width) if learned else nn.Identity()
         turn = nn.Identity() if learned else Rotary(sequence_length, width // recipe.heads)
-        self.dropout = nn.Dropout(recipe.dropout)
+        self.dropout = nn.Dropout(recipe.dropout_of("embedding"))
         self.blocks = nn.ModuleList(Block(recipe, turn) for _ in range(recipe.layers))
         self.norm = nn.LayerNorm(width, bias=False)
+        self.last_dropout = nn.Dropout(recipe.output_dropout or 0.0)
         self.output = nn.Linear(width, vocabulary, bias=False)
         if recipe.tied_weights:
             self.output.weight = self.embedding.weight
         self._initialise(recipe.layers)
+        self.spread_evenly(recipe.initial_range)
 
     def _initialise(self, layers: int) -> None:
         for name, weight in self.named_parameters():
@@ -45,12 +47,17 @@ class GPT(LanguageModel):
             if weight.ndim > 1:
                 nn.init.normal_(weight, std=INIT_STD / ((2 * layers) ** 0.5 if residual else 1.0))
 
+    def matrix_layers(self) -> list[nn.Module]:
+        """Returns linear layers and the products of attention; see LanguageModel."""
+        kinds = (nn.Linear, ScaledDotProduct)
+        return [module for module in self.modules() if isinstance(module, kinds)]
+
     def forward(self, x_BT: Tensor, state: State) -> tuple[Tensor, State]:
         """Returns logits_BTV and the empty state; see LanguageModel."""
         h_BTE = self.dropout(self.positions(self.embedding(x_BT)))
         for block in self.blocks:
-            h_BTE = block(h_BTE)
-        return self.output(self.norm(h_BTE)), state
+            h_BTE = self.through(block, h_BTE)
+        return self.output(self.last_dropout(self.norm(h_BTE))), state
 
 
 class Block(nn.Module):
@@ -64,7 +71,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(width, bias=False)
         self.up = nn.Linear(width, recipe.hidden_dim, bias=False)
         self.down = nn.Linear(recipe.hidden_dim, width, bias=False)
-        self.dropout = nn.Dropout(recipe.dropout)
+        self.dropout = nn.Dropout(recipe.dropout_of("hidden"))
 
     def forward(self, h_BTE: Tensor) -> Tensor:
         """Returns the residual stream after this block."""
@@ -82,7 +89,7 @@ class Attention(nn.Module):
         self.heads = recipe.heads
         self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
         self.turn = turn
-        self.product = ScaledDotProduct(recipe.dropout)
+        self.product = ScaledDotProduct(recipe.dropout_of("attention"))
         self.project = nn.Linear(width, width, bias=False)
 
     def forward(self, h_BTE: Tensor) -> Tensor:

@@ -31,11 +31,16 @@ class LSTM(LanguageModel):
         self.layers = nn.ModuleList(
             nn.LSTM(width, recipe.hidden_dim, batch_first=True) for width in widths[:-1]
         )
-        self.dropout = nn.Dropout(recipe.dropout)
+        self.dropout = nn.Dropout(recipe.dropout_of("embedding"))
+        between = [recipe.dropout_of("hidden")] * (recipe.layers - 1)
+        self.dropouts = nn.ModuleList(
+            nn.Dropout(p) for p in [*between, recipe.dropout_of("output")]
+        )
         self.output = nn.Linear(recipe.hidden_dim, vocabulary)
         if recipe.tied_weights:
             self.output.weight = self.embedding.weight
         self._initialise()
+        self.spread_evenly(recipe.initial_range)
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -57,8 +62,8 @@ class LSTM(LanguageModel):
         """Returns logits_BTV and the (h, c) of each layer; see LanguageModel."""
         h_BTH = self.dropout(self.embedding(x_BT))
         after: State = []
-        for layer, before in zip_longest(self.layers, state):
-            h_BTH, memory = layer(h_BTH, before)
-            h_BTH = self.dropout(h_BTH)
+        for layer, dropout, before in zip_longest(self.layers, self.dropouts, state):
+            h_BTH, memory = self.through(layer, h_BTH, before)
+            h_BTH = dropout(h_BTH)
             after.append(memory)
         return self.output(h_BTH), after

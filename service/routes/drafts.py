@@ -1,0 +1,166 @@
+"""Studies that are being written: their form, and what the server says of a draft."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from service.dispatch.draft import draft
+from service.routes.dashboard import not_found, page
+from service.routes.parts import Lmtune
+from service.routes.reading import Read
+from studies.drafts import DraftBody, DraftView
+from studies.errors import InvalidInput, NotFound
+from studies.files import catalog, parse_document, read_document
+from studies.knobs import Knob, row
+from studies.parts import Budget, Objective, Resources, Sampler, Scheduler
+from studies.recipe import KNOBS
+
+_TEXTS: Final = ("builtin", "path", "sha256")  # a text is chosen, not written
+_TITLES: Final = {
+    "model": "Model",
+    "train": "Training",
+    "data": "Tokens and splits",
+    "sampler": "Sampler",
+    "scheduler": "Scheduler",
+    "objective": "Objective",
+    "resources": "Resources",
+}
+_PARTS: Final[dict[str, type[BaseModel]]] = {
+    "sampler": Sampler,
+    "scheduler": Scheduler,
+    "objective": Objective,
+    "resources": Resources,
+    "budget": Budget,
+}
+_NEW: Final[dict[str, Any]] = {
+    "data": {"builtin": "stdlib"},
+    "search": {"learning_rate": {"log": [1e-4, 1e-1]}},
+    "budget": {"trials": 16},
+}
+
+api = APIRouter(prefix="/api/v1", tags=["studies"])
+pages = APIRouter(include_in_schema=False)
+
+
+@api.post("/drafts")
+def check_draft(body: DraftBody, lmtune: Lmtune) -> DraftView:
+    """Checks a study without making it; answers with its file, its values and its cost."""
+    if (body.spec is None) == (body.yaml is None):
+        raise InvalidInput.of("spec", "give exactly one of spec and yaml")
+    said: Any = body.spec if body.yaml is None else parse_document(body.yaml, "yaml")
+    return draft(lmtune.ctx, said)
+
+
+@pages.get("/new")
+def new_study(
+    request: Request, read: Read, like: str | None = None, ready: str | None = None
+) -> Response:
+    """Returns the form of a new study: empty, like another one, or a ready one."""
+    try:
+        document: dict[str, Any] = read.study(like).spec if like else _ready(ready)
+    except NotFound as error:
+        return not_found(request, error)
+    context = {
+        "document": document,
+        "from_": like or ready,
+        "ready": list(catalog()),
+        "texts": read.data(),
+        "text": {name: document["data"][name] for name in _TEXTS if name in document["data"]},
+        "sections": {name: list(fields(name, document)) for name in _TITLES},
+        "titles": _TITLES,
+        "budget": list(fields("budget", document)),
+    }
+    return page(request, "new.html", context)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of the form: a knob or a field of a part, and what the document says of it.
+
+    Attributes:
+        path: as errors name it.
+        knob: what may stand there.
+        value: as it is written; empty where the document leaves it out.
+        entry: what is searched of it, if anything.
+    """
+
+    path: str
+    knob: Knob
+    value: str
+    entry: Mapping[str, Any] | None
+
+    @property
+    def mode(self) -> str:
+        """Whether the knob is fixed, or how it is searched."""
+        kinds = ("log", "uniform", "choice")
+        return next((kind for kind in kinds if kind in (self.entry or {})), "fixed")
+
+    @property
+    def modes(self) -> list[str]:
+        """What the reader may choose of it."""
+        numbers = ["log", "uniform"] if self.knob.kind in ("int", "float") else []
+        return ["fixed", *numbers, "choice"] if self.knob.searchable else []
+
+    @property
+    def ends(self) -> tuple[Any, Any]:
+        """The range that is searched, or one around the default to begin with."""
+        known = (self.entry or {}).get(self.mode)
+        if known and self.mode != "choice":
+            return known[0], known[1]
+        default = float(self.knob.default or 0.1)
+        low = max(default / 10, self.knob.low or 0.0)
+        high = min(default * 10, self.knob.high or default * 10)
+        return (round(low), round(high)) if self.knob.kind == "int" else (low, high)
+
+    @property
+    def choices(self) -> str:
+        """The choices that are searched, or all there are, as JSON without brackets."""
+        known = (self.entry or {}).get("choice") or self.knob.choices or ()
+        return ", ".join(json.dumps(value) for value in known)
+
+    @property
+    def extras(self) -> dict[str, str]:
+        """What else the entry says: step, points, when; each as JSON."""
+        entry, names = self.entry or {}, ("step", "points", "when")
+        return {name: json.dumps(entry[name]) for name in names if name in entry}
+
+
+def fields(section: str, document: Mapping[str, Any]) -> Iterator[Field]:
+    """Yields the fields of a section of a study file, as a document has them."""
+    said, searched = document.get(section, {}), document.get("search", {})
+    if section in _PARTS:
+        for name, info in _PARTS[section].model_fields.items():
+            yield Field(f"{section}.{name}", row("own", name, info), _written(said, name), None)
+        return
+    for knob in KNOBS.values():
+        if knob.section == section and knob.name not in _TEXTS:
+            path = f"{section}.{knob.name}"
+            yield Field(path, knob, _written(said, knob.name), searched.get(knob.name))
+
+
+def _written(said: Mapping[str, Any], name: str) -> str:
+    value = said.get(name)
+    plain = isinstance(value, str)
+    return "" if value is None else value if plain else json.dumps(value)
+
+
+def _ready(name: str | None) -> dict[str, Any]:
+    """Returns a ready study, or what a new one begins with; raises NotFound."""
+    if name is None:
+        return _NEW
+    if name not in catalog():
+        raise NotFound(f"no ready study is named {name!r}")
+    document = read_document(catalog()[name])
+    assert isinstance(document, dict)  # noqa: S101 - a test reads each
+    return document
+
+
+router = APIRouter()
+for part in (api, pages):
+    router.include_router(part)

@@ -1,0 +1,89 @@
+"""axe-core finds nothing serious on any page, light or dark, on a laptop or a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import axe_playwright_python
+import pytest
+
+from tests.benchmarks._fill import fill, study_file
+from tests.harness.lmtune import Server
+from tests.harness.process import wait_for
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+SERIOUS = ("serious", "critical")
+DRAWN = "[...document.querySelectorAll('[data-figure]')].every((f) => f.data && f.layout)"
+PATHS = [
+    "/",
+    "/?q=none",
+    "/studies/filled",
+    "/studies/filled/trials/3",
+    "/studies/filled/compare?trials=3,4",
+    "/studies/none",
+]
+PATHS += ["/studies/filled/report"]
+VIEWS = {
+    "light": {"viewport": {"width": 1366, "height": 768}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1366, "height": 768}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True},
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with a study of forty finished trials."""
+    folder = tmp_path_factory.mktemp("accessible")
+    url = f"sqlite:///{folder / 'filled.db'}"
+    fill(url, study_file("filled", "random", 10), 40)
+    server = Server(folder / "server", url, {})
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=VIEWS)
+def page(request: pytest.FixtureRequest, browser: Browser, server: Server) -> Iterator[Page]:
+    """A page that is signed in, as one of the views."""
+    context = browser.new_context(**VIEWS[request.param])
+    page = context.new_page()
+    page.goto(server.client.login_link().url)
+    yield page
+    context.close()
+
+
+def complaints(page: Page) -> list[str]:
+    """What axe-core finds serious: the rule, and the elements that break it."""
+    page.evaluate(f"() => {{ {AXE} }}")
+    found = page.evaluate("() => axe.run().then((result) => result.violations)")
+    return [
+        f"{one['id']} ({one['impact']}): {[node['html'][:200] for node in one['nodes'][:3]]}"
+        for one in found
+        if one["impact"] in SERIOUS
+    ]
+
+
+def test_axe_finds_nothing_serious(page: Page, server: Server) -> None:
+    found = {}
+    for path in PATHS:
+        page.goto(server.url + path)
+        wait_for(lambda: page.evaluate(DRAWN), 60, f"the plots of {path}")
+        if said := complaints(page):
+            found[path] = said
+    page.context.clear_cookies()
+    page.goto(server.url)
+    if said := complaints(page):
+        found["sign in"] = said
+    assert found == {}
+
+
+def test_axe_would_find_something(page: Page, server: Server) -> None:
+    page.goto(server.url)
+    page.evaluate("() => document.querySelector('main').append(document.createElement('button'))")
+    assert [said.split(" ")[0] for said in complaints(page)] == ["button-name"]

@@ -1,0 +1,45 @@
+"""A trial on two devices of one worker: two processes on gloo; one is killed, the trial goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.acceptance import tiny
+from tests.conftest import MakeServer, MakeWorker
+from tests.harness.process import wait_for
+
+pytestmark = pytest.mark.slow
+
+
+def trainers(pid: int) -> list[psutil.Process]:
+    """The training processes of a worker, by the device's number."""
+    found = [c for c in psutil.Process(pid).children() if "trainer.child" in c.cmdline()]
+    return sorted(found, key=lambda process: int(process.environ()["RANK"]))
+
+
+def test_two_devices_train_one_trial_and_one_that_dies_costs_no_more_than_a_checkpoint(
+    make_server: MakeServer, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    server = make_server(LMTUNE_LEASE_SECONDS="600")  # nobody waits for a lease here
+    train = {"steps": 300, "batch_size": 8, "sequence_length": 32, "evaluate_every": 50}
+    tiny.create(server, tmp_path, train=train, resources={"devices": 2}, budget={"trials": 1})
+    small = make_worker(server)
+    wait_for(lambda: len(server.client.workers()) == 1, 60, "worker with one device")
+    worker = make_worker(server, "--devices", "cpu,cpu", "--name", "pair")
+    tiny.wait_for_step(server, 0, 50)
+    first, second = trainers(worker.pid)
+    assert first.is_running()
+    second.kill()
+    server.wait_for_end("tiny", 180)
+    tiny.assert_whole(server, 1)
+    one, two = server.client.studies.trial("tiny", 0).attempts
+    assert (one.outcome, two.outcome) == ("error", "ok")
+    assert "on device 1 ended with -9" in (one.reason or "")
+    assert (one.worker, two.worker) == ("pair", "pair")  # the other has too few devices
+    assert two.start_step >= 50
+    assert two.environment["devices"] == 2
+    assert worker.stop() == 0
+    assert small.stop() == 0

@@ -1,0 +1,83 @@
+"""Drafts: a study is checked, drawn from and estimated, and nothing is made."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from service.dispatch.draft import draft
+from service.routes.drafts import _PARTS, fields
+from service.tuning import preview
+from studies.errors import InvalidInput
+from studies.files import catalog, read_document
+from studies.spec import StudySpec, parse_spec
+from tests.service.world import World, spec
+
+SEARCH = {
+    "learning_rate": {"log": [1e-4, 1e-1]},
+    "regularizer": {"choice": ["none", "l1"]},
+    "lambda": {"log": [1e-8, 1e-2], "when": {"regularizer": "l1"}},
+    "batch_size": {"uniform": [8, 24], "step": 16},
+}
+
+
+def test_a_draft_is_a_study_file_with_what_it_would_cost(small_world: World) -> None:
+    document = spec("mine", search=SEARCH).document()
+    said = draft(small_world.ctx, document)
+    assert yaml.safe_load(said.yaml) == said.spec == document
+    most = 8 * 30 * 128  # trials, steps, tokens of a sequence
+    assert most * 8 < said.tokens < most * 24
+    assert said.tokens == pytest.approx(most * 16, rel=0.1)
+    assert said.seconds is None  # no study has told how fast it is
+    assert small_world.rows("studies") == []
+
+
+def test_its_time_is_that_of_the_newest_study_of_its_kind(small_world: World) -> None:
+    small_world.open()
+    small_world.open("other", model={"kind": "gpt"})
+    held = small_world.worker().claim()
+    item = {"step": 10, "metrics": {"validation_loss": 1.0}, "tokens": 40_960, "wall_ms": 10_000}
+    from studies.wire import ReportItem
+
+    held.send([ReportItem(**item)])
+    said = draft(small_world.ctx, spec("mine").document())
+    assert said.tokens_per_second == 4_096.0
+    assert said.seconds == pytest.approx(said.tokens / 4_096)
+    limited = spec("mine", budget={"trials": 8, "wall_time": "1s"}).document()
+    assert draft(small_world.ctx, limited).seconds == 1.0
+    other = draft(small_world.ctx, spec("mine", model={"kind": "gpt"}).document())
+    assert other.tokens_per_second is None
+
+
+def test_values_are_drawn_as_the_space_says(small_world: World) -> None:
+    study = spec(search=SEARCH)
+    drawn = preview.draw(study)
+    assert drawn == preview.draw(study)
+    shown = {param.name: dict(preview.histogram(param, drawn)) for param in study.space}
+    assert sum(shown["learning_rate"].values()) == preview.DRAWS
+    assert len([n for n in shown["learning_rate"].values() if n]) == preview.BINS
+    assert set(shown["regularizer"]) == {"none", "l1"}
+    assert sum(shown["lambda"].values()) == shown["regularizer"]["l1"]
+    assert [n > 0 for n in shown["batch_size"].values()] == [True, *[False] * 10, True]
+
+
+def test_what_is_wrong_is_named(small_world: World) -> None:
+    with pytest.raises(InvalidInput, match=r"train\.steps"):
+        draft(small_world.ctx, {**spec("mine").document(), "train": {"steps": 0}})
+    with pytest.raises(InvalidInput, match="is not a mapping"):
+        draft(small_world.ctx, [])
+
+
+@pytest.mark.parametrize("name", catalog())
+def test_the_form_says_what_a_ready_study_says(name: str) -> None:
+    document = read_document(catalog()[name])
+    study = parse_spec(document)
+    found = [field for section in ("data", "model", "train") for field in fields(section, document)]
+    assert {field.knob.name for field in found if field.mode != "fixed"} == set(study.search)
+    steps = next(field for field in found if field.path == "train.steps")
+    assert int(steps.value) == study.train.steps
+
+
+def test_the_form_has_a_place_for_every_part_of_a_study_file() -> None:
+    placed = {"name", "description", "data", "model", "train", "search", *_PARTS}
+    assert set(StudySpec.model_fields) == placed

@@ -1,0 +1,74 @@
+"""What a study asks of a worker, and what is said where nobody has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.dispatch import claim
+from service.dispatch.reading import Reading
+from studies.spec import parse_spec
+from tests.service.world import LEASE, World
+
+GIB = 2**30  # bytes
+PLAIN = {"devices": 1, "memory": 4 * GIB, "precisions": ["fp32"]}
+GPU = {"devices": 2, "memory": 80 * GIB, "precisions": ["fp32", "tf32", "bf16", "fp16"]}
+
+
+def spec(precision: Any = None, **resources: Any):
+    search = {} if precision is None else {"precision": {"choice": precision}}
+    said = {"name": "a", "data": {"builtin": "stdlib"}, "search": search, "resources": resources}
+    return parse_spec(said)
+
+
+@pytest.mark.parametrize(
+    ("precision", "resources", "lacking"),
+    [
+        (None, {}, None),
+        (["bf16", "fp16"], {}, None),  # they are emulated
+        (None, {"devices": 2}, "2 devices"),
+        (None, {"memory_gib": 4.0}, None),
+        (None, {"memory_gib": 4.5}, "4.5 GiB of memory on each device"),
+        (None, {"native": True}, None),
+        (["fp32", "bf16", "fp16"], {"native": True}, "native bf16 and fp16"),
+    ],
+)
+def test_a_worker_is_told_what_it_lacks(precision, resources, lacking) -> None:
+    study = spec(precision, **resources)
+    assert study.lacking(PLAIN) == lacking
+    assert study.lacking(GPU) is None
+
+
+def test_a_worker_that_says_nothing_has_one_device_of_which_nothing_is_known() -> None:
+    assert spec().lacking({}) is None
+    assert spec(devices=2).lacking({}) == "2 devices"
+    assert spec(memory_gib=1).lacking({}) == "1 GiB of memory on each device"
+    assert spec(native=True).lacking({"precisions": 3, "devices": 1}) == "native fp32"
+
+
+def test_a_precision_that_is_fixed_is_needed_too() -> None:
+    said = {"name": "a", "data": {"builtin": "stdlib"}, "train": {"precision": "bf16"}}
+    study = parse_spec(said | {"resources": {"native": True}})
+    assert study.lacking(PLAIN) == "native bf16"
+    assert study.lacking(GPU) is None
+
+
+def test_a_study_goes_to_the_workers_that_have_what_it_needs(small_world: World) -> None:
+    world = small_world
+    world.open(search={"precision": {"choice": ["fp32", "bf16"]}}, resources={"native": True})
+    reading = Reading(world.ctx)
+    name = world.study().name
+    assert reading.study(name).lacking is None  # nobody is there: the pages say that
+
+    def offered(worker: Any, has: dict[str, Any]) -> bool:
+        body = worker.body(1).model_copy(update={"resources": has})
+        got = world.db.write(lambda tx: claim.first_claim(tx, world.ctx, worker.id, body))
+        return bool(got.grant or got.ask)
+
+    assert not offered(world.worker("plain"), PLAIN)
+    assert reading.study(name).lacking == "native bf16"
+    assert offered(world.worker("gpu"), GPU)
+    assert reading.study(name).lacking is None
+    world.advance(2 * LEASE)  # the workers are silent
+    assert reading.study(name).lacking is None

@@ -1,0 +1,39 @@
+"""Which devices a worker has, and what each of its processes is told."""
+
+import pytest
+
+from studies.errors import StartupError
+from trainer.team import Devices, parse_devices
+
+
+@pytest.mark.parametrize(
+    ("said", "outer", "devices"),
+    [
+        (None, None, Devices()),
+        ("cpu", None, Devices(1, "")),
+        ("cpu,cpu", "0,1", Devices(2, "")),
+        ("cuda:0,cuda:1", None, Devices(2, "0,1")),
+        ("cuda:1,cuda:0", "GPU-5a,7", Devices(2, "7,GPU-5a")),
+    ],
+)
+def test_devices_are_named_as_torch_does(monkeypatch, said, outer, devices):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if outer is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", outer)
+    assert parse_devices(said) == devices
+
+
+@pytest.mark.parametrize("said", ["", "gpu", "cpu,cuda:0", "cuda:0,cuda:0", "cuda:2", "cuda"])
+def test_what_is_no_list_of_devices_is_refused(monkeypatch, said):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(StartupError, match="--devices"):
+        parse_devices(said)
+
+
+def test_one_device_trains_without_a_group_and_several_are_told_their_places(monkeypatch):
+    assert Devices(1, "3").places() == [{"CUDA_VISIBLE_DEVICES": "3"}]
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    first, second = Devices(2, "").places()
+    assert (first["RANK"], second["RANK"], second["LOCAL_RANK"]) == ("0", "1", "1")
+    assert first["MASTER_PORT"] == second["MASTER_PORT"]
+    assert (first["WORLD_SIZE"], first["OMP_NUM_THREADS"]) == ("2", "5")

@@ -1,0 +1,129 @@
+"""The devices of one worker that train together, and the processes beside the first.
+
+Each process is told its place as torchrun would tell it, but is the supervisor's own child with a
+pipe: so each hears of a trial at once, and one that dies ends all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe as make_pipe
+from typing import Any, Final
+
+from studies.errors import StartupError
+from studies.trial import Outcome
+from trainer.pipe import Pipe
+
+_FAILED: Final = (Outcome.OOM, Outcome.DIVERGED)
+_GRACE: Final = 5.0  # for the first process to say itself how a trial failed [s]; assumption
+
+
+def spawn(environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], Pipe]:
+    """Returns a training process that was started, and our end of its pipe."""
+    ours, theirs = make_pipe()
+    command = [sys.executable, "-m", "trainer.child", str(theirs.fileno())]
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        command, pass_fds=[theirs.fileno()], env={**os.environ, **environment}
+    )
+    theirs.close()
+    return process, Pipe(ours)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a worker has: the number of processes that train one trial, and their GPUs if any."""
+
+    count: int = 1
+    visible: str | None = None  # as CUDA_VISIBLE_DEVICES says it; None: as it is
+
+    def places(self) -> list[dict[str, str]]:
+        """Returns the environment of each process, for one start of them all."""
+        shared = {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
+        if self.count == 1:
+            return [shared]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(self.count)}
+        if self.visible == "":
+            cores = max((os.cpu_count() or 1) // self.count, 1)
+            shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(cores))
+        return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(self.count)]
+
+
+def parse_devices(said: str | None) -> Devices:
+    """Returns the devices that `--devices cuda:0,cuda:1` or `cpu,cpu` names.
+
+    Raises:
+        StartupError: they are not all of one kind, or one is named twice.
+    """
+    if said is None:
+        return Devices()
+    names = said.split(",")
+    if set(names) == {"cpu"}:
+        return Devices(len(names), "")
+    numbers = [name.removeprefix("cuda:") for name in names]
+    known = all(re.fullmatch(r"cuda:\d+", name) for name in names)
+    if not known or len(set(numbers)) < len(numbers):
+        raise StartupError(f"--devices {said}: name GPUs as cuda:0,cuda:1 once each, or cpu,cpu")
+    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if outer is not None:  # cuda:0 is the first that this worker was given
+        given = [device for device in outer.split(",") if device]
+        if max(map(int, numbers)) >= len(given):
+            raise StartupError(f"--devices {said}: CUDA_VISIBLE_DEVICES has {len(given)}")
+        numbers = [given[int(number)] for number in numbers]
+    return Devices(len(numbers), ",".join(numbers))
+
+
+ONE: Final = Devices()
+
+
+def is_failure(message: Mapping[str, Any]) -> bool:
+    """True where a process says that its trial failed: the others may wait for it for ever."""
+    return message.get("kind") == "error" or message.get("outcome") in _FAILED
+
+
+class Helpers:
+    """The processes of all devices but the first; `failed` is told once why all must end."""
+
+    def __init__(self, places: Sequence[dict[str, str]], failed: Callable[[str], None]) -> None:
+        self._failed, self._ended = failed, False
+        self._members = [spawn(place) for place in places]
+        for number, (process, pipe) in enumerate(self._members, start=1):
+            said = (number, process, pipe)
+            threading.Thread(target=self._watch, args=said, name="helper", daemon=True).start()
+
+    def send(self, kind: str, **content: Any) -> None:
+        """Sends a message to each."""
+        for _, pipe in self._members:
+            with contextlib.suppress(OSError):
+                pipe.send(kind, **content)
+
+    def kill(self) -> None:
+        """Ends them at once."""
+        self._ended = True
+        for process, _ in self._members:
+            process.kill()
+            process.wait()
+
+    def _watch(self, number: int, process: subprocess.Popen[bytes], pipe: Pipe) -> None:
+        reason = ""
+        try:
+            while not reason:
+                message = pipe.receive() or {}
+                if is_failure(message):
+                    reason = f"on device {number}: {message['reason']}"
+            time.sleep(_GRACE)
+        except (EOFError, OSError):
+            reason = f"the training process on device {number} ended with {process.wait()}"
+        if not self._ended:
+            self._failed(reason)
