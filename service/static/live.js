@@ -1,7 +1,8 @@
 // Keeps a page fresh: pushed events, polling where they are cut off, never faster than it can draw.
 // A hidden page listens to nothing: a browser grants one host six connections for all its tabs.
 const PERIOD = 1000; // between two redraws at least [ms]
-const SHARE = 4; // a redraw that takes long waits this many times as long before the next
+const SHARE = 4; // a redraw that takes long waits this many times as long before the next ...
+const LONGEST = 10000; // ... but no longer than this [ms]
 const POLL = 5000; // between two polls while events are cut off, and after a failed redraw [ms]
 
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -25,7 +26,7 @@ export function follow(url, redraw, tell, hear) {
       const start = performance.now();
       const drawn = await attempt();
       const spent = performance.now() - start;
-      await sleep(drawn ? Math.max(PERIOD, SHARE * spent) : POLL);
+      await sleep(drawn ? Math.min(Math.max(PERIOD, SHARE * spent), LONGEST) : POLL);
       wanted ||= !drawn;
     }
     running = false;

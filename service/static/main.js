@@ -39,20 +39,27 @@ localise(document);
 watchFigures();
 wireOptions();
 setInterval(tick, 1000);
+let study; // the study's state, as the last event told it
+
 /** Takes in a pushed change; the first may tell of the state that the page was sent in. */
 function hear(told) {
   growCurves(told);
-  const known = document.body.dataset.revision === String(told.revision);
+  const sent = document.body.dataset.revision; // of the page; asked for once
+  const known = sent === String(told.revision);
+  const turned = study ? study !== told.state : sent && !known;
+  study = told.state;
   delete document.body.dataset.revision;
+  if (turned) showParts(); // not only when the figures may be drawn again
   return !known || told.trials.length > 0;
 }
 
+/** Shows at once what somebody has done; figures follow as after any change. */
+const showParts = () => swapRegions().then(() => localise(document)).catch(() => {}).finally(now);
+
 const { events } = document.body.dataset;
 const now = events ? follow(events, refresh, tell, hear) : () => {};
-/** Shows at once what the reader has done; figures follow as after any change. */
-const acted = () => swapRegions().then(() => localise(document)).catch(() => {}).finally(now);
-wireActions(acted);
-wireForms(acted);
+wireActions(showParts);
+wireForms(showParts);
 wireDraft();
 wireSaving();
 wireFilter(now);
