@@ -19,6 +19,14 @@ class BudgetChange(Body):
     wall_time: Duration | None = Field(None, description="time spent RUNNING; null: no limit")
 
 
+class ResourcesChange(Body):
+    """Another number of workers; what is left out stays as it is."""
+
+    workers: int | None = Field(
+        None, ge=1, le=100_000, description="that train its trials at once, at most; null: no limit"
+    )
+
+
 class ChangeBody(Body):
     """What a study that goes on may be changed in."""
 
@@ -31,6 +39,7 @@ class ChangeBody(Body):
     )
 
     budget: BudgetChange = BudgetChange()
+    resources: ResourcesChange = ResourcesChange()
     search: dict[str, Entry] = Field(
         default_factory=dict, description="narrower ranges or fewer choices of searched knobs"
     )

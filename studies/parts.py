@@ -80,8 +80,11 @@ class Budget(Part):
 
 
 class Resources(Part):
-    """What a worker must have for a trial of the study."""
+    """What a worker must have for a trial of the study, and how many may train its trials."""
 
+    workers: int | None = Field(
+        None, ge=1, le=100_000, description="that train its trials at once, at most"
+    )
     devices: int = Field(1, ge=1, le=64, description="that train a trial together (worker's)")
     memory_gib: float | None = Field(None, gt=0, le=10_000, description="of each device [GiB]")
     native: bool = Field(

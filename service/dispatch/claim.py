@@ -161,9 +161,10 @@ def _grant_any(
         if not BoundStorage(tx.conn).has_study(study.name, study.optuna_id):
             lives.begin_ending(tx, ctx, study, "deleted")
             continue
+        full = lives.full(tx.conn, ctx, study)
         trial = (
-            trials.claimable(tx, study.id, ATTEMPTS - 1)
-            or promote(tx, ctx, study)
+            trials.claimable(tx, study.id, ATTEMPTS - 1, waiting=not full)
+            or (None if full else promote(tx, ctx, study))
             or _new_trial(tx, ctx, study, offer)
         )
         if trial is not None:

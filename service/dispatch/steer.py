@@ -1,9 +1,9 @@
-"""What people change of a study that goes on: its budget, and a narrower search space."""
+"""What people change of a study that goes on: its budget, its workers, a narrower search space."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
@@ -17,9 +17,17 @@ from studies.space import CategoricalParam, Entry, Param, SearchSpace
 from studies.spec import StudySpec, parse_spec
 from studies.trial import StudyState
 
+_AUDITED: Final = {
+    "budget": "budget_changed",
+    "resources": "workers_changed",
+    "search": "space_narrowed",
+}
+
 
 def change(tx: Tx, ctx: Context, name: str, body: ChangeBody) -> Row:
-    """Returns the study with another budget or a narrower space; trials that are there stay.
+    """Returns the study with another budget, other workers or a narrower space.
+
+    Trials that are there stay; those that run with fewer workers asked for go on to their ends.
 
     Raises:
         InvalidInput: the budget is used up already, or the space would not be narrower.
@@ -32,7 +40,9 @@ def change(tx: Tx, ctx: Context, name: str, body: ChangeBody) -> Row:
     budget = _budget(tx, study, spec, body.budget)
     search = narrowed(spec, body.search)
     before = spec.document()
-    changed = parse_spec({**before, "budget": budget, "search": search})
+    resources = {**before.get("resources", {}), **body.resources.model_dump(exclude_unset=True)}
+    parts = {"budget": budget, "resources": resources, "search": search}
+    changed = parse_spec({**before, **parts})
     if changed == spec:
         return study
     _audit(tx, study, before, changed.document())
@@ -104,7 +114,7 @@ def _budget(tx: Tx, study: Row, spec: StudySpec, asked: BudgetChange) -> dict[st
 
 def _audit(tx: Tx, study: Row, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     """Writes what was changed: of each part only the fields that are others now."""
-    for part, kind in (("budget", "budget_changed"), ("search", "space_narrowed")):
+    for part, kind in _AUDITED.items():
         old, new = before.get(part, {}), after.get(part, {})
         fields = [name for name in new if new[name] != old.get(name)]
         if fields:

@@ -8,7 +8,7 @@ from service.dispatch.context import Context
 from service.dispatch.promote import promotable
 from service.dispatch.settle import BREAKER, move
 from service.store import blobs, reports, studies, trials
-from service.store.database import Row, Tx
+from service.store.database import Connection, Row, Tx
 from service.store.optuna_rows import BoundStorage
 from service.tuning import samplers
 from studies.errors import Conflict, DuplicateName, InvalidInput, NotFound
@@ -171,6 +171,12 @@ def going(counts: dict[TrialState, int], *others: TrialState) -> bool:
 def slots(counts: dict[TrialState, int]) -> int:
     """Returns how many trials count against the budget: all but the cancelled."""
     return sum(counts.values()) - counts.get(TrialState.CANCELLED, 0)
+
+
+def full(conn: Connection, ctx: Context, study: Row) -> bool:
+    """True while as many workers train the study's trials as it asked for at most."""
+    most = ctx.studies.spec(study).resources.workers
+    return most is not None and studies.counts(conn, study.id).get(TrialState.RUNNING, 0) >= most
 
 
 def running_seconds(study: Row, t: float) -> float:

@@ -115,8 +115,10 @@ def wanted_workers(conn: Connection, ctx: Context) -> int:
 def _useful(ctx: Context, study: Row, counts: dict[TrialState, int]) -> int:
     if study.state == StudyState.ENDING:
         return counts.get(TrialState.RUNNING, 0)
-    room = max(ctx.studies.spec(study).budget.trials - lives.slots(counts), 0)
-    return max(room + sum(n for state, n in counts.items() if not state.terminal), 1)
+    spec = ctx.studies.spec(study)
+    room = max(spec.budget.trials - lives.slots(counts), 0)
+    useful = max(room + sum(n for state, n in counts.items() if not state.terminal), 1)
+    return min(useful, spec.resources.workers or useful)
 
 
 def worker_lost(tx: Tx, ctx: Context, lost: Lost) -> None:

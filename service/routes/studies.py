@@ -11,7 +11,7 @@ from service.corpora import check_corpus_of
 from service.dispatch import enqueue as people
 from service.dispatch import steer
 from service.dispatch import studies as lives
-from service.dispatch.reading import trial_view
+from service.dispatch.views import trial_view
 from service.routes.blobs import send_file
 from service.routes.parts import Lmtune
 from studies import wire
@@ -48,7 +48,7 @@ def get_study(name: str, lmtune: Lmtune) -> wire.StudyView:
 
 @router.patch("/studies/{name}")
 def change_study(name: str, body: ChangeBody, lmtune: Lmtune) -> wire.StudyView:
-    """Changes the budget of a study that goes on, or narrows its search space.
+    """Changes the budget or the workers of a study that goes on, or narrows its search space.
 
     Trials that are there stay as they are; what lies outside the new space no longer counts for
     the sampler.

@@ -36,6 +36,7 @@ _TOLD: Final = {
     "study_ending": "Ending",
     "study_ended": "Ended",
     "budget_changed": "Budget changed",
+    "workers_changed": "Number of workers changed",
     "space_narrowed": "Search space narrowed",
     "enqueued": "Enqueued",
     "cancel_asked": "Cancelled",

@@ -27,7 +27,10 @@ _CLAIMABLE: Final = (
         trials.c.study_id == sa.bindparam("of_study"),
         trials.c.state.in_((TrialState.WAITING, TrialState.RUNNING)),
         sa.or_(
-            trials.c.state == TrialState.WAITING,
+            sa.and_(
+                trials.c.state == TrialState.WAITING,
+                sa.bindparam("waiting", type_=sa.Boolean),
+            ),
             sa.and_(
                 trials.c.state == TrialState.RUNNING,
                 trials.c.lease_until_t < sa.bindparam("now_t", type_=sa.Float),
@@ -74,9 +77,17 @@ def by_number(conn: Connection, study_id: int, number: int) -> Row | None:
     ).one_or_none()
 
 
-def claimable(tx: Tx, study_id: int, failures_allowed: int) -> Row | None:
-    """Returns the trial to grant next: WAITING, or RUNNING with its lease over; oldest first."""
-    asked = {"of_study": study_id, "now_t": tx.t, "allowed": failures_allowed}
+def claimable(tx: Tx, study_id: int, failures_allowed: int, *, waiting: bool = True) -> Row | None:
+    """Returns the trial to grant next: RUNNING with its lease over, or WAITING; oldest first.
+
+    Without `waiting` only a RUNNING one, whose place the next attempt takes.
+    """
+    asked = {
+        "of_study": study_id,
+        "now_t": tx.t,
+        "allowed": failures_allowed,
+        "waiting": waiting,
+    }
     return tx.conn.execute(_CLAIMABLE, asked).one_or_none()
 
 

@@ -199,12 +199,15 @@ def budget(
     wall_time: Annotated[
         str | None, typer.Option(help="Time spent RUNNING, as 90s, 10m or 2h; none: no limit.")
     ] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="That train its trials at once, at most; none: no limit.")
+    ] = None,
 ) -> None:
-    """Give a study that goes on another budget."""
-    said: dict[str, Any] = {} if trials is None else {"trials": trials}
-    if wall_time is not None:
-        said["wall_time"] = None if wall_time == "none" else wall_time
-    study = client_of(context).studies.change(name, budget=said)
+    """Give a study that goes on another budget, or other workers."""
+    said = {"trials": trials, "wall_time": wall_time, "workers": workers}
+    given = {field: None if v == "none" else v for field, v in said.items() if v is not None}
+    resources = {"workers": given.pop("workers")} if "workers" in given else {}
+    study = client_of(context).studies.change(name, budget=given, resources=resources)
     say(f"{study.name}: {shown.budget(study)} trials")
 
 

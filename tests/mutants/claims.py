@@ -15,6 +15,13 @@ CLAIMS: Final = (
         "test_claims.py::test_a_drained_worker_gets_no_new_trial_and_ends_the_one_it_has",
     ),
     guard(
+        "claim: a study has no more workers than it asked for",
+        LIVES,
+        "    return most is not None and ",
+        "    return False and ",
+        "test_resources.py::test_no_more_workers_train_a_study_than_it_asked_for",
+    ),
+    guard(
         "suggest: an offer from before the space was narrowed is not taken",
         SUGGEST,
         "    if offer.space != spec.space:\n        return None\n",

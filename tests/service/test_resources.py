@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from service.dispatch import claim
+from service.dispatch import claim, steer, sweep
 from service.dispatch.reading import Reading
+from studies.changes import ChangeBody
 from studies.spec import parse_spec
+from tests.service.test_promotion import opened, reach
 from tests.service.world import LEASE, World
 
 GIB = 2**30  # bytes
@@ -72,3 +74,72 @@ def test_a_study_goes_to_the_workers_that_have_what_it_needs(small_world: World)
     assert reading.study(name).lacking is None
     world.advance(2 * LEASE)  # the workers are silent
     assert reading.study(name).lacking is None
+
+
+def set_workers(world: World, workers: int | None) -> None:
+    body = ChangeBody.model_validate({"resources": {"workers": workers}})
+    world.db.write(lambda tx: steer.change(tx, world.ctx, "study", body))
+
+
+def wanted(world: World) -> int:
+    return world.db.read(lambda conn: sweep.wanted_workers(conn, world.ctx))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_no_more_workers_train_a_study_than_it_asked_for(world: World, sampler: str) -> None:
+    world.open(budget={"trials": 8}, resources={"workers": 2}, sampler={"kind": sampler})
+    first, second, third = (world.worker(name) for name in "abc")
+    held = first.claim()
+    assert second.claim()
+    assert wanted(world) == 2
+    assert third.claim() is None
+    world.enqueue()
+    assert third.claim() is None  # nor one that is there
+    held.train()
+    assert third.claim()
+    assert world.counts()["RUNNING"] == 2
+
+
+def test_another_study_has_the_workers_that_a_full_one_does_not_take(world: World) -> None:
+    world.open("full", resources={"workers": 1})
+    world.open("other")
+    studies = [world.worker(name).claim().grant.study for name in "abc"]
+    assert sorted(studies) == ["full", "other", "other"]
+
+
+def test_in_a_full_study_the_trial_of_a_silent_worker_goes_on_elsewhere(world: World) -> None:
+    world.open(budget={"trials": 8}, resources={"workers": 1})
+    world.worker().claim()
+    world.advance(2 * LEASE)
+    held = world.worker("other").claim()
+    assert (held.grant.number, held.grant.attempt) == (0, 2)
+
+
+def test_a_full_study_promotes_nothing(world: World) -> None:
+    opened(world, trials=2, resources={"workers": 1})
+    worker, other = world.worker(), world.worker("other")
+    assert reach(worker.claim(), 10, 1.0) == reach(worker.claim(), 10, 2.0) == "pause"
+    assert worker.claim().grant.number == 0  # promoted, and the study is full again
+    assert other.claim() is None
+
+
+def test_workers_are_added_and_taken_while_a_study_goes_on(world: World) -> None:
+    world.open(budget={"trials": 8}, resources={"workers": 1})
+    first, second = world.worker(), world.worker("other")
+    one = first.claim()
+    assert second.claim() is None
+    rings = world.rings
+    set_workers(world, 2)
+    assert world.rings > rings  # who waits hears of it
+    two = second.claim()
+    set_workers(world, 1)
+    assert (one.heartbeat(), two.heartbeat()) == ("continue", "continue")  # they go on
+    two.train()
+    assert second.claim() is None
+    set_workers(world, None)
+    assert second.claim()
+    assert wanted(world) == 8 - 1
+    said = [event.detail for event in world.reading.history("study").items]
+    changes = [detail["changes"]["workers"] for detail in said if "changes" in detail]
+    assert changes == [[1, None], [2, 1], [1, 2]]
+    assert world.differences() == []
