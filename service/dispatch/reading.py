@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
+from service.dispatch.outlays import Outlays
 from service.dispatch.sparks import Sparks
 from service.dispatch.standing import Standing, standing
+from service.dispatch.views import (
+    attempt_view,
+    data_view,
+    event_view,
+    moment,
+    point,
+    trial_fields,
+    worker_view,
+)
 from service.dispatch.watching import Watch
 from service.figures.findings import Cost, Spent
 from service.store import attempts, blobs, reports, studies, trials, workers
@@ -20,7 +28,7 @@ from studies.changes import EventView
 from studies.errors import InvalidInput, NotFound
 from studies.parts import Resources
 from studies.spec import StudySpec
-from studies.trial import Desired, StudyState, TrialState
+from studies.trial import StudyState, TrialState
 
 
 class Reading:
@@ -31,6 +39,7 @@ class Reading:
         self._read = ctx.database.read
         self.watch = Watch(ctx)
         self.sparks = Sparks(ctx.database)
+        self.outlays = Outlays(ctx.database)
 
     def studies(
         self,
@@ -70,7 +79,7 @@ class Reading:
             study = _study(conn, name)
             rows = trials.page(conn, study.id, state=state, after=after, limit=limit + 1)
             more = str(rows[limit - 1].number) if len(rows) > limit else None
-            views = [wire.TrialView(**_trial_fields(name, row)) for row in rows[:limit]]
+            views = [wire.TrialView(**trial_fields(name, row)) for row in rows[:limit]]
             return wire.Page[wire.TrialView](items=views, next=more)
 
         return self._read(read)
@@ -155,7 +164,7 @@ class Reading:
         def read(conn: Connection) -> wire.Page[EventView]:
             rows = studies.history(conn, _study(conn, name).id, before, limit + 1)
             more = str(rows[limit - 1].id) if len(rows) > limit else None
-            return wire.Page[EventView](items=[_event(row) for row in rows[:limit]], next=more)
+            return wire.Page[EventView](items=[event_view(row) for row in rows[:limit]], next=more)
 
         return self._read(read)
 
@@ -165,7 +174,7 @@ class Reading:
         def read(conn: Connection) -> list[wire.WorkerView]:
             t = workers.read_clock(conn).t
             lease = self._ctx.lease.lease
-            return [_worker_view(row, t - row.seen_t > lease) for row in workers.recent(conn)]
+            return [worker_view(row, t - row.seen_t > lease) for row in workers.recent(conn)]
 
         return self._read(read)
 
@@ -197,8 +206,8 @@ class Reading:
             state=row.state,
             reason=row.reason,
             archived=row.archived,
-            created_at=_time(row.created_at),
-            ended_at=_time(row.ended_at),
+            created_at=moment(row.created_at),
+            ended_at=moment(row.ended_at),
             running_seconds=lives.running_seconds(row, workers.read_clock(conn).t),
             spec=row.spec,
             counts=counts,
@@ -221,22 +230,11 @@ class Reading:
     def _detail(self, conn: Connection, study: Row, row: Row) -> wire.TrialDetail:
         spec = self._ctx.studies.spec(study)
         return wire.TrialDetail(
-            **_trial_fields(study.name, row, workers.get(conn, row.worker_id)),
+            **trial_fields(study.name, row, workers.get(conn, row.worker_id)),
             recipe=spec.recipe(row.params, row.number),
-            curve=[_point(report) for report in reports.visible(conn, row.id)],
-            attempts=[_attempt_view(attempt) for attempt in attempts.of_trial(conn, row.id)],
+            curve=[point(report) for report in reports.visible(conn, row.id)],
+            attempts=[attempt_view(attempt) for attempt in attempts.of_trial(conn, row.id)],
         )
-
-
-def data_view(row: Row) -> wire.DataView:
-    """Returns an uploaded text as the API shows it."""
-    created = datetime.fromtimestamp(row.created_at, UTC)
-    return wire.DataView(sha256=row.sha256, name=row.name, bytes=row.bytes, created_at=created)
-
-
-def trial_view(study: str, row: Row) -> wire.TrialView:
-    """Returns a trial as lists show it."""
-    return wire.TrialView(**_trial_fields(study, row))
 
 
 def _study(conn: Connection, name: str) -> Row:
@@ -258,72 +256,3 @@ def _cursor(cursor: str) -> int:
         return int(cursor)
     except ValueError:
         raise InvalidInput.of("cursor", "is not one that a page gave as `next`") from None
-
-
-def _time(seconds: float | None) -> Any:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _trial_fields(study: str, row: Row, worker: Row | None = None) -> dict[str, Any]:
-    name = worker.name if worker is not None else getattr(row, "worker_name", None)
-    return {
-        "study": study,
-        "number": row.number,
-        "state": TrialState(row.state),
-        "desired": Desired(row.desired),
-        "reason": row.reason,
-        "params": row.params,
-        "value": row.value,
-        "step": row.step,
-        "max_step": row.max_step,
-        "attempt": row.attempt,
-        "worker": name,
-        "created_at": _time(row.created_at),
-        "started_at": _time(row.started_at),
-        "ended_at": _time(row.ended_at),
-    }
-
-
-def _point(row: Row) -> wire.Point:
-    body = json.loads(row.body)
-    return wire.Point(
-        step=row.step,
-        attempt=row.attempt,
-        metrics=body["metrics"],
-        tokens=body["tokens"],
-        wall_ms=body["wall_ms"],
-    )
-
-
-def _attempt_view(row: Row) -> wire.AttemptView:
-    return wire.AttemptView(
-        attempt=row.attempt,
-        worker=row.worker_name,
-        started_at=_time(row.started_at),
-        ended_at=_time(row.ended_at),
-        outcome=row.outcome,
-        reason=row.reason,
-        start_step=row.start_step,
-        environment=row.environment or {},
-    )
-
-
-def _event(row: Row) -> EventView:
-    return EventView(id=row.id, at=_time(row.at), kind=row.kind, trial=row.trial, detail=row.detail)
-
-
-def _worker_view(row: Row, silent: bool) -> wire.WorkerView:
-    state = "gone" if row.gone else "lost" if silent else "idle" if row.trial is None else "busy"
-    return wire.WorkerView(
-        id=row.id,
-        name=row.name,
-        host=row.host,
-        pid=row.pid,
-        device=row.device,
-        state=state,
-        study=row.study,
-        trial=row.trial,
-        draining=row.draining,
-        registered_at=_time(row.registered_at),
-        seen_at=_time(row.seen_at),
-    )

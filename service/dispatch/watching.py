@@ -6,6 +6,7 @@ be made anew from the database, also after a restart, and by each server for its
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from collections import OrderedDict
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from service.dispatch.context import Context
-from service.figures.data import AttemptData, StudyData, TrialData
+from service.figures.data import AttemptData, LoadData, StudyData, TrialData
 from service.figures.kept import Cursor, Kept, Told
 from service.store import attempts, reports, studies, trials
 from service.store.database import Connection, Row
@@ -110,6 +111,12 @@ class Watch:
         view = self._view(name)
         rows = self._ctx.database.read(lambda conn: attempts.latest_of_study(conn, view.id, SHOWN))
         return [_attempt(row) for row in rows]
+
+    def loads(self, name: str) -> list[LoadData]:
+        """Returns what the study's latest attempts made of their devices, by their last reports."""
+        view = self._view(name)
+        rows = self._ctx.database.read(lambda conn: attempts.last_told(conn, view.id, SHOWN))
+        return [_load(row) for row in rows]
 
     def baseline(self, name: str) -> float | None:
         """Returns the unigram model's loss on the validation split, as workers told it."""
@@ -224,6 +231,17 @@ def _attempt(row: Row) -> AttemptData:
         outcome=row.outcome,
         start_step=row.start_step,
     )
+
+
+def _load(row: Row) -> LoadData:
+    said = json.loads(row.body)["metrics"]
+    speed, memory = (_real(said.get(name)) for name in ("tokens_per_second", "peak_memory_bytes"))
+    return LoadData(row.number, row.device, _time(row.started_at), speed, memory)
+
+
+def _real(said: Any) -> float | None:
+    """Returns a metric of a script, which may report anything; None where it is no real number."""
+    return said if isinstance(said, int | float) and math.isfinite(said) else None
 
 
 def _told(row: Row) -> Told:

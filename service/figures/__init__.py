@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from service.figures.contour import contour
 from service.figures.curves import Axis, curves, several, trial_curve
 from service.figures.data import Point, StudyData, TrialData
+from service.figures.devices import devices
 from service.figures.history import history
 from service.figures.importances import importances
 from service.figures.parallel import parallel
@@ -59,6 +60,7 @@ class FigureSpec:
         grows: it changes with every report; else only with the state of a trial.
         ranks: it shows importances, which take a while.
         attempts: it shows attempts.
+        loads: it shows what attempts made of their devices.
     """
 
     title: str
@@ -67,6 +69,7 @@ class FigureSpec:
     grows: bool = False
     ranks: bool = False
     attempts: bool = False
+    loads: bool = False
 
     def chosen(self, options: Options) -> Options:
         """Returns the options with those only that make a difference here."""
@@ -90,5 +93,6 @@ FIGURES: Final[Mapping[str, FigureSpec]] = {
     "pareto": FigureSpec("Loss against time", pareto),
     "slices": FigureSpec("Each knob on its own", slices, takes=("columns",)),
     "timeline": FigureSpec("Attempts by worker", timeline, attempts=True),
+    "devices": FigureSpec("Throughput and memory by device", devices, loads=True),
     "rungs": FigureSpec("Rungs of the scheduler", rungs),
 }

@@ -72,6 +72,25 @@ class AttemptData:
     start_step: int
 
 
+@dataclass(frozen=True, slots=True)
+class LoadData:
+    """What an attempt made of its device, as its last report says.
+
+    Attributes:
+        number: of its trial.
+        device: cpu, or the GPU's name.
+        started: when the attempt began.
+        tokens_per_second: trained; None where it is not reported.
+        memory: the most in use at once [bytes]; None where it is not reported.
+    """
+
+    number: int
+    device: str
+    started: datetime
+    tokens_per_second: float | None
+    memory: float | None
+
+
 @dataclass(frozen=True)
 class StudyData:
     """One study, as figures see it.
@@ -84,6 +103,7 @@ class StudyData:
         baseline: the metric of a model that learnt nothing but token counts; None: unknown.
         rungs: steps at which the scheduler decides.
         attempts: the latest attempts; empty where a figure does not need them.
+        loads: of the latest attempts that reported; empty where a figure does not need them.
         importances: part of the variance that each knob explains [0, 1]; empty: unknown yet.
     """
 
@@ -94,6 +114,7 @@ class StudyData:
     baseline: float | None = None
     rungs: Sequence[int] = ()
     attempts: Sequence[AttemptData] = ()
+    loads: Sequence[LoadData] = ()
     importances: Mapping[str, float] = field(default_factory=dict)
 
     def better(self, one: float, other: float) -> bool:

@@ -8,7 +8,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse
 
-from service.dispatch.reading import data_view
+from service.dispatch.views import data_view
 from service.routes.parts import Lmtune, Parts
 from service.store import blobs
 from studies import wire

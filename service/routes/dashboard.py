@@ -47,6 +47,7 @@ def overview(
     context = {
         "studies": summaries,
         "sparks": {s.view.name: spark(read.sparks.of(s.view.name, s.direction)) for s in summaries},
+        "outlays": {s.view.name: read.outlays.of(s.view.name) for s in summaries},
         "search": q,
         "state": wanted.value if wanted else "",
         "states": [state.value for state in StudyState],

@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from service.store.database import Connection, Row, Tx, insert_once
-from service.store.tables import attempts, blobs, checkpoints, trials, workers
+from service.store.tables import attempts, blobs, checkpoints, reports, trials, workers
 from studies.trial import Outcome, TrialState
 
 # Built once: they run with every claim or finish.
@@ -102,6 +102,42 @@ def latest_of_study(conn: Connection, study_id: int, limit: int) -> Sequence[Row
     ).all()
 
 
+def last_told(conn: Connection, study_id: int, limit: int) -> Sequence[Row]:
+    """Returns the last report (`body`) of the study's latest attempts that have any.
+
+    With each the trial's `number`, the `device` of its worker, and when it began (`started_at`).
+    """
+    latest = (
+        sa.select(
+            attempts.c.trial_id,
+            attempts.c.attempt,
+            attempts.c.started_at,
+            trials.c.number,
+            workers.c.device,
+        )
+        .join(trials, trials.c.id == attempts.c.trial_id)
+        .join(workers, workers.c.id == attempts.c.worker_id)
+        .where(trials.c.study_id == study_id)
+        .order_by(attempts.c.started_at.desc())
+        .limit(limit)
+        .subquery()
+    )
+    last = (
+        sa.select(sa.func.max(reports.c.step))
+        .where(reports.c.trial_id == latest.c.trial_id, reports.c.attempt == latest.c.attempt)
+        .correlate(latest)
+        .scalar_subquery()
+    )
+    shown = [latest.c.number, latest.c.device, latest.c.started_at, reports.c.body]
+    return conn.execute(
+        sa.select(*shown).where(
+            reports.c.trial_id == latest.c.trial_id,
+            reports.c.attempt == latest.c.attempt,
+            reports.c.step == last,
+        )
+    ).all()
+
+
 def spent(conn: Connection, study_id: int, now: float) -> Sequence[Row]:
     """Returns how many attempts (`ended`) and their seconds, by device and outcome."""
     seconds = sa.func.coalesce(attempts.c.ended_at, now) - attempts.c.started_at
@@ -113,6 +149,25 @@ def spent(conn: Connection, study_id: int, now: float) -> Sequence[Row]:
         .where(trials.c.study_id == study_id)
         .group_by(workers.c.device, attempts.c.outcome)
         .order_by(workers.c.device, attempts.c.outcome)
+    ).all()
+
+
+def held_since(conn: Connection, study_id: int, revision: int) -> Sequence[Row]:
+    """Returns the trials that changed after this revision of the study and have attempts.
+
+    Each with its `id`, `revision` and `state`, the `seconds` of its attempts that ended, and when
+    the live one began (`live_since`).
+    """
+    seconds = sa.func.sum(sa.func.coalesce(attempts.c.ended_at - attempts.c.started_at, 0.0))
+    began = sa.func.max(sa.case((attempts.c.ended_at.is_(None), attempts.c.started_at)))
+    trial = [trials.c.id, trials.c.revision, trials.c.state]
+    summed = [seconds.label("seconds"), began.label("live_since")]
+    return conn.execute(
+        sa.select(*trial, *summed)
+        .join(attempts, attempts.c.trial_id == trials.c.id)
+        .where(trials.c.study_id == study_id, trials.c.revision > revision)
+        .group_by(*trial)
+        .order_by(trials.c.revision)
     ).all()
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from service.dispatch.standing import Standing
 from service.dispatch.watching import Changes, Snapshot
 from service.figures import StudyData, TrialData
-from service.figures.data import AttemptData
+from service.figures.data import AttemptData, LoadData
 from studies import wire
 from studies.changes import EventView
 from studies.errors import NotFound
@@ -124,8 +124,12 @@ class StandIn:
     def sparks(self):
         return self
 
-    def of(self, name: str, direction: str) -> list[tuple[int, float]]:
-        return [(1, 2.5), (3, 2.1), (9, 2.1)]
+    @property
+    def outlays(self):
+        return self
+
+    def of(self, name: str, direction: str | None = None):
+        return [(1, 2.5), (3, 2.1), (9, 2.1)] if direction else 5_025.0
 
     @property
     def watch(self):
@@ -141,6 +145,10 @@ class StandIn:
             AttemptData(t.number, 1, "cpu-0", t.started, t.ended, t.ended and "ok", 0)
             for t in self._data()
         ]
+
+    def loads(self, name: str) -> list[LoadData]:
+        started = [(t.number, t.started) for t in self._data() if t.started]
+        return [LoadData(number, "cpu", began, 4e4, 2.0**29) for number, began in started]
 
     def changes(self, name: str, tick: int | None) -> Changes:
         changed = self._data()[-1:] if tick is not None else []

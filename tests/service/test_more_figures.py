@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from service.figures import FIGURES, Options, StudyData, TrialData
 from service.figures.contour import CELLS, contour_data
 from service.figures.curves import curves_data
-from service.figures.data import AttemptData
+from service.figures.data import AttemptData, LoadData
+from service.figures.devices import devices_data
 from service.figures.parallel import LINES, parallel_data
 from service.figures.pareto import pareto_data
 from service.figures.rates import divergence_edge, rates_data
@@ -118,6 +119,28 @@ def test_the_timeline_has_a_row_for_each_worker_the_latest_first():
     }
     figure = json.loads(FIGURES["timeline"].json(StudyData([], attempts=some), Options()))
     assert {trace["name"] for trace in figure["data"]} == {"running", "lost", "ended well"}
+
+
+def test_devices_show_what_attempts_made_of_them_the_earliest_first():
+    def load(number, device, minute, speed, memory=2**31):
+        return LoadData(number, device, BEGUN + timedelta(minutes=minute), speed, memory)
+
+    some = [load(2, "gpu", 2, 900.0), load(0, "cpu", 0, 90.0), load(1, "gpu", 1, 800.0, None)]
+    study = StudyData([], loads=some)
+    by_device = {
+        device: [load.number for load in own] for device, own in devices_data(study).items()
+    }
+    assert by_device == {"gpu": [1, 2], "cpu": [0]}
+    figure = json.loads(FIGURES["devices"].json(study, Options()))
+    drawn = [(trace["name"], trace["y"], trace["customdata"]) for trace in figure["data"]]
+    assert drawn == [
+        ("gpu", [800.0, 900.0], [1, 2]),
+        ("gpu", [2.0], [2]),
+        ("cpu", [90.0], [0]),
+        ("cpu", [2.0], [0]),
+    ]
+    empty = json.loads(FIGURES["devices"].json(StudyData([]), Options()))
+    assert "first report" in empty["layout"]["annotations"][0]["text"]
 
 
 @pytest.mark.parametrize(("x", "xs"), [("step", [10]), ("tokens", [640]), ("seconds", [1.5])])

@@ -12,6 +12,7 @@ from service.figures import TrialData
 from service.figures.kept import CURVE_POINTS, CURVES, Kept, Told
 from studies.errors import NotFound
 from studies.trial import StudyState, TrialState
+from studies.wire import ReportItem
 
 COMPLETE, RUNNING = TrialState.COMPLETE, TrialState.RUNNING
 
@@ -120,6 +121,48 @@ def test_sparks_are_fed_with_what_ended_since(world):
         seen = sparks.of("study", "minimize")
     assert seen == [(1, 3.0), (3, 2.0), (4, 2.0)]
     assert world.restarted().reading.sparks.of("study", "minimize") == seen
+
+
+def test_loads_are_the_last_report_of_each_attempt(world):
+    world.open(budget={"trials": 8})
+    held = world.worker().claim()
+
+    def say(held, step, **metrics):
+        body = {"step": step, "metrics": {"validation_loss": 1.0, **metrics}}
+        held.send([ReportItem(**body, tokens=1, wall_ms=1)])
+
+    say(held, 10, tokens_per_second=5.0, peak_memory_bytes=100)
+    say(held, 20, tokens_per_second=7.0, peak_memory_bytes=200)
+    held.finish("preempted")
+    again = world.worker("other").claim()
+    assert again.grant.attempt == 2
+    say(again, 10, peak_memory_bytes=math.inf)
+    world.worker("silent").claim()
+    loads = sorted(world.reading.watch.loads("study"), key=lambda load: load.memory or 0)
+    assert [(load.number, load.device) for load in loads] == [(0, "cpu"), (0, "cpu")]
+    assert [(load.tokens_per_second, load.memory) for load in loads] == [(None, None), (7.0, 200)]
+
+
+def test_outlays_are_the_time_of_all_attempts(world, monkeypatch):
+    now = [1_000.0]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    world.open(budget={"trials": 4})
+    outlays = world.reading.outlays
+    assert outlays.of("study") == 0.0
+    held = world.worker().claim()
+    now[0] += 60
+    assert outlays.of("study") == pytest.approx(60)  # live
+    other = world.worker("other").claim()
+    now[0] += 60
+    held.train()
+    other.finish("preempted")  # it waits, and has cost what it has cost
+    now[0] += 60
+    assert outlays.of("study") == pytest.approx(180)
+    world.worker("third").claim()
+    now[0] += 1
+    assert outlays.of("study") == pytest.approx(181)
+    assert sum(world.reading.cost("study").devices.values()) == pytest.approx(181)
+    assert world.restarted().reading.outlays.of("study") == pytest.approx(181)
 
 
 def test_studies_are_found_by_a_part_of_their_name_and_by_state(world):
