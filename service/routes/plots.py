@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from threading import Lock
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.dispatch.reading import Reading
 from service.figures import FIGURES, Options, trial_curve
 from service.figures.data import Point
+from service.routes.brushing import Brushes, brushed
 from service.routes.reading import Read
 from studies import wire
 from studies.errors import NotFound
@@ -34,6 +35,15 @@ Axis = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How a figure is to be drawn, and of which trials."""
+
+    columns: Columns = 4
+    x: Axis = "step"
+    brush: Brushes = ()
+
+
 @router.get("/figures")
 def list_figures(name: str, read: Read) -> dict[str, str]:
     """Returns the kinds of figures and their titles."""
@@ -43,19 +53,22 @@ def list_figures(name: str, read: Read) -> dict[str, str]:
 
 @router.get("/figures/{kind}", response_class=Response, responses=ANSWERS)
 def get_figure(
-    name: str, kind: str, request: Request, read: Read, columns: Columns = 4, x: Axis = "step"
+    name: str, kind: str, request: Request, read: Read, asked: Annotated[Asked, Depends()]
 ) -> Response:
-    """Returns a figure of the study as plotly JSON; 304 while the study has not changed."""
+    """Returns a figure of the study as plotly JSON; 304 while the study has not changed.
+
+    With brushes it shows the trials within all of them alone.
+    """
     if kind not in FIGURES:
         raise NotFound(f"there is no figure {kind!r}; there are {', '.join(FIGURES)}")
-    options = FIGURES[kind].chosen(Options(columns, x))
+    options = FIGURES[kind].chosen(Options(asked.columns, asked.x))
     with _ONE_AT_A_TIME:
         version = _version(read, name, kind)
         tag = f'"{version}-{options.columns}-{options.x}"'
         headers = {"ETag": tag, "Cache-Control": "no-cache"}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        figure = _drawn(read, name, kind, options, version)
+        figure = _drawn(read, name, kind, options, version, tuple(asked.brush))
     return Response(figure, media_type=JSON, headers=headers)
 
 
@@ -84,14 +97,23 @@ def get_trial_figure(name: str, number: int, read: Read) -> Response:
 
 
 @lru_cache(maxsize=64)
-def _drawn(read: Reading, name: str, kind: str, options: Options, version: str) -> str:
+def _drawn(
+    read: Reading,
+    name: str,
+    kind: str,
+    options: Options,
+    version: str,
+    brushes: tuple[str, ...] = (),
+) -> str:
     """Returns the figure of the study as it was at the version, or later."""
     data = read.watch.snapshot(name).data
     if FIGURES[kind].ranks:
         data = replace(data, importances=read.watch.importances(name))
     if FIGURES[kind].attempts:
         data = replace(data, attempts=read.watch.attempts(name))
-    return FIGURES[kind].json(data, options)
+    if FIGURES[kind].loads:
+        data = replace(data, loads=read.watch.loads(name))
+    return FIGURES[kind].json(brushed(data, brushes), options)
 
 
 def points(curve: Sequence[wire.Point], metric: str) -> list[Point]:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import StringConstraints
 
 from service.figures import StudyData, TrialData
 from service.figures.data import finite
-from service.figures.scale import place_of
+from service.routes.brushing import Brushes, within
 from service.routes.reading import Read
 from studies import wire
-from studies.space import Param
 from studies.trial import TrialState
 
 router = APIRouter(prefix="/api/v1/studies/{name}", tags=["figures"])
 Limit = Annotated[int, Query(ge=1, le=1_000)]
 Sort = Annotated[
     str, Query(description="number, state, value, step, took, or `param NAME` for a searched knob")
-]
-_PLACE: Final = r"-?[0-9]{1,2}(?:\.[0-9]{1,9})?"
-Brushes = Annotated[
-    Sequence[Annotated[str, StringConstraints(pattern=rf"^\w{{1,64}}:{_PLACE}:{_PLACE}$")]],
-    Query(max_length=64, description="KNOB:LOW:HIGH, parts of a knob's axis [0, 1]"),
 ]
 _KEYS: Final[dict[str, Callable[[TrialData], Any]]] = {
     "number": lambda trial: trial.number,
@@ -68,10 +61,8 @@ class Wanted:
 
     def of(self, study: StudyData) -> list[TrialData]:
         """Returns those trials, by number."""
-        found = [t for t in study.trials if self.state is None or t.state is self.state]
-        for param, low, high in _brushed(study, self.brush):
-            found = [t for t in found if _within(param, t.params.get(param.name), low, high)]
-        return found
+        found = within(study, self.brush)
+        return [t for t in found if self.state is None or t.state is self.state]
 
 
 @router.get("/table")
@@ -91,20 +82,6 @@ def get_table(
         matching=len(found),
         total=len(study.trials),
     )
-
-
-def _brushed(study: StudyData, brushes: Sequence[str]) -> Iterator[tuple[Param, float, float]]:
-    """Yields the knobs that are brushed, with the part of their axis; others are passed over."""
-    known = {param.name: param for param in study.space}
-    for said in brushes:
-        name, low, high = said.split(":")
-        if name in known:
-            yield known[name], float(low), float(high)
-
-
-def _within(param: Param, value: Any, low: float, high: float) -> bool:
-    """True for a value in that part of its knob's axis."""
-    return value is not None and param.holds(value) and low <= place_of(param, value) <= high
 
 
 def in_order(trials: list[TrialData], sort: str, down: bool) -> list[TrialData]:

@@ -1,10 +1,14 @@
-// Brushing: a box that is drawn over axes of the parallel coordinates filters the table of trials.
+// Brushing: a box that is drawn over axes of the parallel coordinates filters the table of trials and
+// all other plots. It is kept in the page's address, so that it can be linked to.
 import { make } from "./dom.js";
 
-const brushes = new Map(); // knob -> [low, high] of its axis
+const BRUSH = /^(\w+):(-?\d{1,2}(?:\.\d{1,9})?):(-?\d{1,2}(?:\.\d{1,9})?)$/;
+const said = new URLSearchParams(location.search).getAll("brush");
+const brushes = new Map(said.map((text) => BRUSH.exec(text)).filter(Boolean).map(([, name, ...ends]) => [name, ends])); // knob -> [low, high] of its axis
 
-/** Hears boxes drawn in the figure; `changed` is called when the table is to be read again. */
+/** Hears boxes drawn in the figure; `changed` is called when what is shown is to be read again. */
 export function wireBrush(place, changed) {
+  show(changed);
   place.on("plotly_selected", (event) => {
     if (!event?.range) return;
     const [left, right] = event.range.x;
@@ -12,13 +16,22 @@ export function wireBrush(place, changed) {
     place.layout.xaxis.ticktext.forEach((name, axis) => {
       if (axis >= left && axis <= right && axis < place.layout.xaxis.ticktext.length - 1) brushes.set(name, ends);
     });
-    show(changed);
+    change(changed);
   });
-  place.on("plotly_deselect", () => (brushes.clear(), show(changed)));
+  place.on("plotly_deselect", () => (brushes.clear(), change(changed)));
 }
 
-/** Returns what the table asks the server for. */
+/** Returns what the table and the plots ask the server for. */
 export const brushed = () => [...brushes].map(([name, ends]) => ["brush", `${name}:${ends.join(":")}`]);
+
+function change(changed) {
+  show(changed);
+  const query = new URLSearchParams(location.search);
+  query.delete("brush");
+  for (const [key, value] of brushed()) query.append(key, value);
+  history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}${location.hash}`);
+  changed();
+}
 
 /** Shows a button for each brushed knob, which takes the brush away. */
 function show(changed) {
@@ -28,9 +41,8 @@ function show(changed) {
       const part = `${Math.round(100 * low)} to ${Math.round(100 * high)} % of its axis`;
       const button = make("button", { type: "button", className: "small" }, `${name}: ${part} ✕`);
       button.setAttribute("aria-label", `Show all values of ${name} again`);
-      button.addEventListener("click", () => (brushes.delete(name), show(changed)));
+      button.addEventListener("click", () => (brushes.delete(name), change(changed)));
       return button;
     }),
   );
-  changed();
 }

@@ -1,7 +1,7 @@
 // Draws plotly figures from the server, in the page's colours; plotly.js is loaded when first needed.
 // What is on the screen is drawn first and kept fresh; the rest once, and again when it is scrolled to.
 import { getVersioned } from "./api.js";
-import { wireBrush } from "./brush.js";
+import { brushed, wireBrush } from "./brush.js";
 import { grown } from "./curves.js";
 import { paint } from "./paint.js";
 
@@ -49,6 +49,7 @@ export function watchFigures() {
 
 /** Adds what an event says to the learning curves, without asking for them again. */
 export function growCurves(told) {
+  if (brushed().length) return mayMiss(); // the server knows which trials are shown
   revision = told.more ? null : told.revision;
   const place = document.getElementById("curves");
   const found = figures.get(place);
@@ -104,7 +105,9 @@ async function fetchFigure(place) {
 
 function addressOf(place) {
   const columns = Math.max(1, Math.min(8, Math.floor(place.clientWidth / PANEL)));
-  const query = new URLSearchParams({ columns, ...(place.dataset.x && { x: place.dataset.x }) });
+  const axis = place.dataset.x ? [["x", place.dataset.x]] : [];
+  const brushes = place.id === "parallel" ? [] : brushed(); // where they are drawn all lines stay
+  const query = new URLSearchParams([["columns", columns], ...axis, ...brushes]);
   const address = place.dataset.figure;
   return `${address}${address.includes("?") ? "&" : "?"}${query}`;
 }
@@ -119,7 +122,12 @@ async function draw(place, again = false) {
   place.style.minHeight = `${layout.height}px`;
   await window.Plotly.react(place, data, layout, CONFIG);
   if (first) place.on("plotly_click", open);
-  if (first && place.id === "parallel" && layout.dragmode === "select") wireBrush(place, () => document.dispatchEvent(new Event("brushed")));
+  if (first && place.id === "parallel" && layout.dragmode === "select") wireBrush(place, showBrushed);
+}
+
+function showBrushed() {
+  document.dispatchEvent(new Event("brushed"));
+  drawFigures().catch(() => {}); // the next redraw tries again
 }
 
 function open({ points }) {

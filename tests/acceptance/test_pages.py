@@ -23,6 +23,11 @@ SEARCH = {
     "regularizer": {"choice": ["none", "l2"]},
 }
 
+HIGHEST = """
+    Math.max(0, ...document.getElementById("rates").data
+      .filter((trace) => trace.customdata).flatMap((trace) => [...trace.x]))
+"""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -198,7 +203,7 @@ def test_a_worker_is_drained_and_readmitted(page: Page, server: Server) -> None:
     page.wait_for_selector("#present .draining", state="detached")
 
 
-def test_a_brush_over_an_axis_filters_the_table(page: Page) -> None:
+def test_a_brush_over_an_axis_filters_the_table_and_the_plots(page: Page) -> None:
     until(page, "document.getElementById('parallel').data !== undefined")
     plot = page.locator("#parallel .nsewdrag").first
     plot.scroll_into_view_if_needed()
@@ -216,8 +221,17 @@ def test_a_brush_over_an_axis_filters_the_table(page: Page) -> None:
         30,
         "only the lower half of the learning rates",
     )
+    page.locator("#rates").scroll_into_view_if_needed()
+    until(page, f"{HIGHEST} < 4e-3")  # the plots too
+    page.reload()  # the address keeps it
+    until(page, "document.getElementById('rates').data !== undefined")
+    until(page, f"{HIGHEST} < 4e-3")
+    assert "brush=learning_rate" in page.url
     chip.click()
     wait_for(lambda: rates.count() >= 40, 30, "all trials again")
+    page.locator("#rates").scroll_into_view_if_needed()
+    until(page, f"{HIGHEST} > 4e-3")
+    assert "brush" not in page.url
 
 
 def test_a_study_is_given_another_budget_and_a_narrower_space(page: Page, server: Server) -> None:

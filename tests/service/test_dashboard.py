@@ -194,6 +194,21 @@ def test_the_table_keeps_what_is_brushed(client):
     assert wrong.status_code == 422
 
 
+def test_a_figure_shows_what_is_brushed(client):
+    def rates(kind="rates", **query):
+        answer = client.get(f"/api/v1/studies/quickstart/figures/{kind}", params=query)
+        assert answer.status_code == 200, answer.text
+        traces = answer.json()["data"]
+        return {n for trace in traces for n in trace.get("customdata") or () if n is not None}
+
+    table = client.get("/api/v1/studies/quickstart/table?brush=learning_rate:0:0.5").json()
+    low = {row["number"] for row in table["rows"]}
+    brush = {"brush": ["learning_rate:0:0.5"]}
+    assert rates(**brush) == rates() & low != rates()
+    assert rates("timeline", **brush) == rates("timeline") & low != rates("timeline")
+    assert client.get("/api/v1/studies/quickstart/figures/rates?brush=x").status_code == 422
+
+
 def test_figures_answer_for_what_is_not_there(client):
     assert client.get("/api/v1/studies/none/figures").status_code == 404
     assert client.get("/api/v1/studies/none/figures/history").status_code == 404
