@@ -188,7 +188,7 @@ def make_worker(tmp_path: Path) -> Iterator[MakeWorker]:
 def browser() -> Iterator[Browser]:
     """One headless Chromium (the system's) for a module; Playwright keeps an event loop running
     in this thread while it lasts, so tests that call asyncio.run belong to other modules."""
-    names = ("chromium", "chromium-browser", "google-chrome")
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
     path = next(filter(None, map(shutil.which, names)), None)
     if path is None:
         _missing("browser", "Chromium", "apt-get install -y chromium fonts-liberation")

@@ -54,6 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(folder / "server", "", {"LMTUNE_LEASE_SECONDS": "4"})
     server.start()
     worker = Worker(server, folder / "worker", [])
+    worker.command = ["nice", *worker.command]  # the browser goes first
     try:
         server.client.studies.create(parse_spec(STUDY))
         worker.start()

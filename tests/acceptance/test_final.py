@@ -66,13 +66,9 @@ def test_the_best_trial_is_tested_on_text_that_no_trial_has_seen(
     assert gone.returncode != 0
     assert not list(tmp_path.glob("none*"))
 
-
-def test_without_a_test_split_it_is_one_line(make_server, make_worker, tmp_path: Path) -> None:
-    server = make_server()
-    tiny.create(server, tmp_path, **{**PARTS, "budget": {"trials": 1}})
-    make_worker(server)
-    server.wait_for_end("tiny", 120)
-    done = lmtune(server, "test", "tiny")
+    tiny.create(server, tmp_path, **{**PARTS, "name": "unsplit", "budget": {"trials": 1}})
+    server.wait_for_end("unsplit", 120)
+    done = lmtune(server, "test", "unsplit")
     assert done.returncode != 0
     assert "data.test_fraction" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -23,6 +23,7 @@ SEARCH = {
     "regularizer": {"choice": ["none", "l2"]},
 }
 
+DRAWN = "[...document.querySelectorAll('[data-figure]')].every((f) => f.data && f.layout)"
 HIGHEST = """
     Math.max(0, ...document.getElementById("rates").data
       .filter((trace) => trace.customdata).flatMap((trace) => [...trace.x]))
@@ -204,7 +205,7 @@ def test_a_worker_is_drained_and_readmitted(page: Page, server: Server) -> None:
 
 
 def test_a_brush_over_an_axis_filters_the_table_and_the_plots(page: Page) -> None:
-    until(page, "document.getElementById('parallel').data !== undefined")
+    until(page, DRAWN)  # else the page moves under the mouse
     plot = page.locator("#parallel .nsewdrag").first
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()

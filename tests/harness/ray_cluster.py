@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from pathlib import Path
 
 from tests.harness.process import ROOT
 
@@ -28,7 +29,11 @@ class RayCluster:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
-        self.address = self._answer()
+        try:
+            self.address = self._answer()
+        except RuntimeError:
+            self.close()
+            raise
 
     def kill_node(self) -> None:
         """Kills a node with all that runs on it; returns when it is gone."""
@@ -53,6 +58,7 @@ class RayCluster:
 def main() -> None:
     from ray.cluster_utils import Cluster
 
+    Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108 - Ray's own: it notes its address there
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets' paths must be short
     os.environ["LMTUNE_HOME"] = f"{folder}/home"  # of the workers on its nodes
     one = {

@@ -9,8 +9,7 @@ from types import TracebackType
 import httpx
 import uvicorn
 
-from service import __main__ as command
-from service import auth
+from service import auth, command
 from service.app import admit_token, create_app, open_parts
 from service.settings import Settings
 from studies.client import Client, WorkerClient

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service import __main__ as command
+from service import command
 from service.settings import Settings
 from studies.errors import StartupError
 

@@ -18,14 +18,15 @@ RUNS = [
 ]
 
 
-def run(recipe, folder, name, processes, *options):
-    """Trains alone or in several processes; returns the finished process and its reports."""
+def run(recipe, folder, name, *options, processes=2):
+    """Trains in processes of their own; returns what has ended, its environment and its reports."""
     file, reports = folder / f"{name}.json", folder / f"{name}.jsonl"
     file.write_text(json.dumps(recipe.model_dump(mode="json", by_alias=True, exclude_none=True)))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *(torchrun if processes > 1 else []), "-m", "trainer"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = torchrun if processes == 2 else []
+    command = [sys.executable, *launcher, "-m", "trainer", "--recipe", file]
     done = subprocess.run(
-        [*command, "--recipe", file, "--reports", reports, *options],
+        [*command, "--reports", reports, *options],
         capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     lines = reports.read_text().splitlines() if reports.exists() else ["{}"]
@@ -40,42 +41,39 @@ def on_file(tiny, text, tmp_path):
 
 
 @pytest.mark.parametrize("knobs", RUNS, ids=lambda k: k["kind"])
-def test_two_processes_reach_the_loss_of_one(on_file, tmp_path, knobs):
+def test_two_processes_reach_the_loss_of_one(on_file, fit, text, tmp_path, knobs):
     recipe = on_file(**knobs)
-    single, _, one = run(recipe, tmp_path, "one", 1)
-    double, environment, two = run(recipe, tmp_path, "two", 2, "--out", tmp_path / "out")
-    assert single.returncode == 0, single.stderr
+    double, environment, two = run(recipe, tmp_path, "two", "--out", tmp_path / "out")
     assert double.returncode == 0, double.stderr
+    _, one, _ = fit(recipe)
     assert environment["devices"] == 2
-    assert [row["step"] for row in two] == [row["step"] for row in one] == [6, 12]
+    assert [row["step"] for row in two] == [item.step for item in one.items] == [6, 12]
     assert double.stdout.count("counts: validation loss") == 1  # rank 0 speaks alone
-    for a, b in zip(two, one, strict=True):
+    for a, b in zip(two, one.items, strict=True):
         for metric in ("validation_loss", "train_loss", "gradient_norm"):
-            assert a["metrics"][metric] == pytest.approx(b["metrics"][metric], rel=2e-3), metric
-        assert a["tokens"] == b["tokens"]
+            assert a["metrics"][metric] == pytest.approx(b.metrics[metric], rel=2e-3), metric
+        assert a["tokens"] == b.tokens
 
 
-def test_what_rank_0_is_told_all_do_and_one_process_goes_on_from_there(on_file, tmp_path):
+def test_what_rank_0_is_told_all_do_and_one_process_goes_on_from_there(on_file, fit, tmp_path):
     recipe, out = on_file(kind="gpt"), tmp_path / "at-8.safetensors"
-    double, _, first = run(recipe, tmp_path, "two", 2, "--until", "8", "--out", out)
+    double, _, first = run(recipe, tmp_path, "two", "--until", "8", "--out", out)
     assert double.returncode == 0, double.stderr
     assert [row["step"] for row in first] == [6]
-    state = checkpoint.load(CheckpointFile(out, checkpoint.file_sha256(out)), torch.device("cpu"))[
-        1
-    ]
-    assert state["progress"]["step"] == 8
-    _, _, whole = run(recipe, tmp_path, "one", 1)
+    file = CheckpointFile(out, checkpoint.file_sha256(out))
+    assert checkpoint.load(file, torch.device("cpu"))[1]["progress"]["step"] == 8
+    _, whole, _ = fit(recipe)
     for processes in (1, 2):
-        done, _, rest = run(recipe, tmp_path, f"rest-{processes}", processes, "--from", out)
+        name = f"rest-{processes}"
+        done, _, rows = run(recipe, tmp_path, name, "--from", out, processes=processes)
         assert done.returncode == 0, done.stderr
-        metrics = [(row["step"], row["metrics"]) for row in rest]
-        assert [step for step, _ in metrics] == [12]
+        assert [row["step"] for row in rows] == [12]
         for metric in ("validation_loss", "train_loss"):
-            expected = whole[1]["metrics"][metric]
-            assert metrics[0][1][metric] == pytest.approx(expected, rel=1e-4)
+            expected = whole.items[1].metrics[metric]
+            assert rows[0]["metrics"][metric] == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_batch_that_does_not_go_round_is_an_error(on_file, tmp_path):
-    done, _, _ = run(on_file(batch_size=1), tmp_path, "two", 2)
+    done, _, _ = run(on_file(batch_size=1), tmp_path, "two")
     assert done.returncode != 0
     assert "1 sequences do not go round 2 devices" in done.stderr
