@@ -13,7 +13,8 @@ from studies.trial import StudyState, TrialState
 from studies.wire import StudyView, TrialDetail, TrialView, WorkerView
 
 _PERIOD: Final = 1.0  # between looks [s]
-_SHARE: Final = 0.1  # of the time may go into looks; a large study is looked at less often
+_SHARE: Final = 0.1  # of the time may go into looks: a large study is looked at less often ...
+_LONGEST: Final = 5.0  # ... but no look waits longer: a server is slow for a moment, too [s]
 _PATIENCE: Final = 60.0  # how long a server may be away [s]
 _CLOSELY: Final = 32  # running trials whose curves are read at each look
 WORKER_DUE: Final = 45.0  # after this long without a worker, say where to look [s]
@@ -67,7 +68,8 @@ def looks(client: Client, name: str, check: Callable[[], None]) -> Iterator[Pict
         yield picture
         if picture.over:
             return
-        time.sleep(max(_PERIOD, (time.monotonic() - began) / _SHARE))
+        spent = time.monotonic() - began
+        time.sleep(min(max(_PERIOD, spent / _SHARE), _LONGEST))
 
 
 def _running(client: Client, name: str, trials: list[TrialView]) -> list[TrialDetail]:

@@ -159,6 +159,9 @@ def test_steering_a_study_that_no_worker_trains(
     assert "bottles.txt" in said("data", "list")
     assert "WAITING" in said("enqueue", "bottles", "learning_rate=1e-2")
     assert said("budget", "bottles", "--trials", "9") == "bottles: 9 trials\n"
+    assert said("budget", "bottles", "--workers", "2") == "bottles: 9 trials\n"
+    assert json.loads(said("show", "bottles", "--json"))["spec"]["resources"] == {"workers": 2}
+    assert said("budget", "bottles", "--workers", "none") == "bottles: 9 trials\n"
     assert said("narrow", "bottles", "learning_rate=1e-2..2e-2").startswith("bottles: learning")
     assert said("pause", "bottles").startswith("bottles: PAUSED")
     assert said("resume", "bottles").startswith("bottles: RUNNING")

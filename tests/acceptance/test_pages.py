@@ -243,6 +243,7 @@ def test_a_study_is_given_another_budget_and_a_narrower_space(page: Page, server
     page.wait_for_selector(".wrong >> text=trials are there already")
     dialog.get_by_label("Trials").fill("600")
     dialog.get_by_label("Wall time").fill("5h")
+    dialog.get_by_label("Workers").fill("3")
     dialog.get_by_role("button", name="Change").click()
     page.wait_for_selector("#facts >> text=of 600")
     page.get_by_role("button", name="Narrow").click()
@@ -252,5 +253,6 @@ def test_a_study_is_given_another_budget_and_a_narrower_space(page: Page, server
     page.wait_for_selector("#happened >> text=learning_rate [0.0001, 0.1] → [0.0001, 0.02]")
     spec = server.client.studies.get("filled").spec
     assert spec["budget"] == {"trials": 600, "wall_time": 18_000.0}
+    assert spec["resources"] == {"workers": 3}
     assert spec["search"]["learning_rate"] == {"log": [0.0001, 0.02]}
     assert spec["search"]["regularizer"] == {"choice": ["none"]}
