@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.harness.lmtune import Server
     from tests.harness.postgres import Postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.postgres]
+pytestmark = [pytest.mark.slow, pytest.mark.nightly, pytest.mark.postgres]
 TRIALS = 3
 LEASE = "4"  # [s]
 

@@ -124,6 +124,7 @@ def test_a_killed_training_process_costs_nothing(
 
 
 @slow
+@pytest.mark.nightly
 def test_a_power_cut_costs_nothing(make_server, make_worker, tmp_path, undisturbed) -> None:
     server = make_server(LMTUNE_LEASE_SECONDS=LEASE)
     tiny.create(server, tmp_path)
@@ -186,6 +187,7 @@ def test_the_next_server_adopts_living_workers(make_server, tmp_path, undisturbe
 
 
 @slow
+@pytest.mark.nightly
 def test_a_launched_worker_that_is_killed_is_replaced_at_once(
     make_server, tmp_path, undisturbed
 ) -> None:
@@ -204,6 +206,7 @@ def test_a_launched_worker_that_is_killed_is_replaced_at_once(
 
 
 @slow
+@pytest.mark.nightly
 def test_workers_that_died_with_their_server_are_replaced(
     make_server, tmp_path, undisturbed
 ) -> None:

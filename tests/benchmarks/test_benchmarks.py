@@ -30,6 +30,8 @@ def test_figures_are_rates_and_milliseconds() -> None:
     assert got.errors == {"503": 2}
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_load_is_what_the_server_stores(tmp_path: Path) -> None:
     system = Lmtune("lmtune-sqlite", "", tmp_path / "home")
     with started(system.server):
@@ -59,6 +61,7 @@ def test_a_fleets_clients_are_shared_out(clients, servers, shares) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.postgres
 def test_a_fleet_of_two_servers_is_measured(postgres, tmp_path: Path) -> None:
     with scale.fleet(2, tmp_path, postgres) as servers:

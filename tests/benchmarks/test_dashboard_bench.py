@@ -19,6 +19,8 @@ def test_the_first_visit_stands_apart_from_the_median_of_the_others() -> None:
     assert cold_and_warm([None, None]) == [">120,000", ">120,000"]
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.browser
 def test_every_report_is_seen_on_the_page(browser: Browser, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'large.db'}"

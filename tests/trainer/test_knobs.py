@@ -136,7 +136,8 @@ def test_deterministic_holds_while_training_and_not_after(tiny, text):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 @pytest.mark.parametrize("knobs", [
-    {"kind": "lstm", "sequence_length": 2}, {"kind": "gpt", "precision": "bf16"},
+    pytest.param({"kind": "lstm", "sequence_length": 2}, marks=pytest.mark.nightly),
+    {"kind": "gpt", "precision": "bf16"},
 ], ids=str)  # fmt: skip
 def test_a_compiled_model_learns_the_same(tiny, text, knobs):
     torch.compiler.reset()
