@@ -43,8 +43,9 @@ def has_room(conn: Connection, ctx: Context, study: Row) -> bool:
     """True while the study may create a trial that is trained at once."""
     if study.state != StudyState.RUNNING or study.reason == lives.EXHAUSTED:
         return False
-    wanted = ctx.studies.spec(study).budget.trials
-    return lives.slots(studies.counts(conn, study.id)) < wanted and not lives.full(conn, ctx, study)
+    if lives.full(conn, ctx, study):
+        return False
+    return lives.slots(studies.counts(conn, study.id)) < ctx.studies.spec(study).budget.trials
 
 
 def asked(

@@ -76,7 +76,7 @@ def warm(read: Reading, name: str) -> None:
     """Draws what the first reader of a study's page sees first, so that they need not wait."""
     for kind in _FIRST:
         with _ONE_AT_A_TIME:
-            _drawn(read, name, kind, Options(), _version(read, name, kind))
+            _drawn(read, name, kind, Options(), _version(read, name, kind), ())
 
 
 def _version(read: Reading, name: str, kind: str) -> str:
@@ -103,7 +103,7 @@ def _drawn(
     kind: str,
     options: Options,
     version: str,
-    brushes: tuple[str, ...] = (),
+    brushes: tuple[str, ...],
 ) -> str:
     """Returns the figure of the study as it was at the version, or later."""
     data = read.watch.snapshot(name).data

@@ -80,6 +80,7 @@ def test_a_partition_longer_than_the_lease_costs_nothing_while_nobody_else_is_fr
     tiny.assert_whole(server, trials=1)
 
 
+@pytest.mark.nightly
 def test_a_connection_that_loses_answers_costs_nothing(
     server: Server, line: Line, worker: Worker, undisturbed: dict
 ) -> None:
@@ -113,6 +114,7 @@ def test_after_a_theft_the_spooled_reports_are_refused_and_the_device_is_free(
     tiny.assert_whole(server, trials=1)
 
 
+@pytest.mark.nightly
 def test_a_grace_that_is_cut_short_in_an_upload_leaves_the_checkpoint_before(
     server: Server, line: Line, worker: Worker, make_worker: Callable[..., Worker], undisturbed
 ) -> None:

@@ -49,6 +49,7 @@ def test_the_same_study_gets_the_same_answers(make_server, make_worker, postgres
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_two_servers_share_one_database(make_server, make_worker, postgres, tmp_path) -> None:
     """A study made at one is worked on at both; blobs lie in one folder."""
     url, blobs = postgres.database(), str(tmp_path / "blobs")
