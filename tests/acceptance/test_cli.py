@@ -126,13 +126,14 @@ def test_a_serving_up_answers_every_command_until_it_is_told_to_end(
 
 @pytest.mark.slow
 def test_an_interrupted_up_loses_nothing(
-    lmtune: Lmtune, up: Callable[..., Process], study_file: Path
+    lmtune: Lmtune, up: Callable[..., Process], study_file: Path, home: Path
 ) -> None:
-    longer = {**STUDY, "budget": {"trials": 6}}  # many: some are still to come when it is told
+    longer = {**STUDY, "budget": {"trials": 6}}
     longer["train"] = {**STUDY["train"], "steps": 500, "evaluate_every": 100}  # type: ignore[dict-item]
     study_file.write_text(yaml.safe_dump(longer))
     process = up("--once", "--study", str(study_file))
-    wait_for(lambda: "trial 0: COMPLETE" in process.output, 120, "first trial")
+    log = home / "logs" / "worker-cpu0.log"
+    wait_for(lambda: log.exists() and "trial 1 of" in log.read_text(), 120, "second trial")
     process.signal(signal.SIGINT)
     assert process.wait(60) == 130, process.output
     assert "workers checkpoint" in process.output
