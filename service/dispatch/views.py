@@ -14,7 +14,7 @@ from studies.trial import Desired, TrialState
 
 def data_view(row: Row) -> wire.DataView:
     """Returns an uploaded text as the API shows it."""
-    created = datetime.fromtimestamp(row.created_at, UTC)
+    created = moment(row.created_at)
     return wire.DataView(sha256=row.sha256, name=row.name, bytes=row.bytes, created_at=created)
 
 

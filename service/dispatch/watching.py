@@ -12,10 +12,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from service.dispatch.context import Context
+from service.dispatch.views import moment
 from service.figures.data import AttemptData, LoadData, StudyData, TrialData
 from service.figures.kept import Cursor, Kept, Told
 from service.store import attempts, reports, studies, trials
@@ -209,8 +209,8 @@ def _taken(row: Row) -> tuple[int, int, TrialData]:
         step=row.step,
         max_step=row.max_step,
         diverged=row.state == TrialState.FAILED and (row.reason or "").startswith("diverged"),
-        started=_time(row.started_at),
-        ended=_time(row.ended_at),
+        started=moment(row.started_at),
+        ended=moment(row.ended_at),
     )
     return row.id, row.revision, trial
 
@@ -226,8 +226,8 @@ def _attempt(row: Row) -> AttemptData:
         number=row.number,
         attempt=row.attempt,
         worker=row.worker_name,
-        started=_time(row.started_at),
-        ended=_time(row.ended_at),
+        started=moment(row.started_at),
+        ended=moment(row.ended_at),
         outcome=row.outcome,
         start_step=row.start_step,
     )
@@ -236,7 +236,7 @@ def _attempt(row: Row) -> AttemptData:
 def _load(row: Row) -> LoadData:
     said = json.loads(row.body)["metrics"]
     speed, memory = (_real(said.get(name)) for name in ("tokens_per_second", "peak_memory_bytes"))
-    return LoadData(row.number, row.device, _time(row.started_at), speed, memory)
+    return LoadData(row.number, row.device, moment(row.started_at), speed, memory)
 
 
 def _real(said: Any) -> float | None:
@@ -247,7 +247,3 @@ def _real(said: Any) -> float | None:
 def _told(row: Row) -> Told:
     value = float("nan") if row.value is None else row.value
     return Told(row.id, row.trial_id, (row.step, value), reports.spent(row.body))
-
-
-def _time(seconds: float | None) -> Any:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

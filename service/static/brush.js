@@ -1,10 +1,11 @@
 // Brushing: a box that is drawn over axes of the parallel coordinates filters the table of trials and
 // all other plots. It is kept in the page's address, so that it can be linked to.
+import { asked, remember } from "./address.js";
 import { make } from "./dom.js";
 
 const BRUSH = /^(\w+):(-?\d{1,2}(?:\.\d{1,9})?):(-?\d{1,2}(?:\.\d{1,9})?)$/;
-const said = new URLSearchParams(location.search).getAll("brush");
-const brushes = new Map(said.map((text) => BRUSH.exec(text)).filter(Boolean).map(([, name, ...ends]) => [name, ends])); // knob -> [low, high] of its axis
+const said = asked().getAll("brush").map((text) => BRUSH.exec(text)).filter(Boolean);
+const brushes = new Map(said.map(([, name, ...ends]) => [name, ends])); // knob -> [low, high] of its axis
 
 /** Hears boxes drawn in the figure; `changed` is called when what is shown is to be read again. */
 export function wireBrush(place, changed) {
@@ -26,10 +27,10 @@ export const brushed = () => [...brushes].map(([name, ends]) => ["brush", `${nam
 
 function change(changed) {
   show(changed);
-  const query = new URLSearchParams(location.search);
+  const query = asked();
   query.delete("brush");
   for (const [key, value] of brushed()) query.append(key, value);
-  history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}${location.hash}`);
+  remember(query);
   changed();
 }
 

@@ -1,4 +1,6 @@
 // The overview's search: what is asked for stands in the address, and the list follows while one types.
+import { remember } from "./address.js";
+
 const PAUSE = 200; // between two letters of one word [ms]
 
 /** Follows the form [data-filter]; `redraw` shows the page of the present address. */
@@ -7,7 +9,7 @@ export function wireFilter(redraw) {
   let timer = 0;
   const follow = () => {
     const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value));
-    history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
+    remember(query);
     redraw();
   };
   form?.addEventListener("input", () => {

@@ -1,11 +1,12 @@
 // How a plot is drawn, as its form says; kept in the page's address, so that it can be linked to.
+import { asked, remember } from "./address.js";
 import { redraw, refresh } from "./plots.js";
 
 /** Sets every [data-options] form as the address says, and follows what the reader changes. */
 export function wireOptions() {
   for (const form of document.querySelectorAll("[data-options]")) {
     const place = document.getElementById(form.dataset.options);
-    const said = new URLSearchParams(location.search);
+    const said = asked();
     for (const field of form.elements) {
       if (!said.has(field.name)) continue;
       if (field.type === "checkbox") field.checked = true;
@@ -14,7 +15,7 @@ export function wireOptions() {
     apply(form, place);
     form.addEventListener("input", (event) => {
       apply(form, place);
-      remember(form);
+      keep(form);
       if (event.target.name === "x") refresh(place);
       else redraw(place);
     });
@@ -28,12 +29,12 @@ function apply(form, place) {
   place.dataset.smooth = smooth.value;
 }
 
-function remember(form) {
-  const query = new URLSearchParams(location.search);
+function keep(form) {
+  const query = asked();
   for (const field of form.elements) {
     const plain = field.type === "checkbox" ? !field.checked : field.value === field.dataset.plain;
     if (plain) query.delete(field.name);
     else query.set(field.name, field.value);
   }
-  history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}${location.hash}`);
+  remember(query);
 }

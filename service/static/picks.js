@@ -1,11 +1,11 @@
 // Trials that are chosen to be compared: kept in the page's address, so that the choice can be linked to.
-const MOST = 6; // beside each other
+import { asked, remember } from "./address.js";
 
-const query = () => new URLSearchParams(location.search);
+const MOST = 6; // beside each other
 
 /** Returns the chosen numbers, in the order in which they were chosen. */
 export function picked() {
-  return (query().get("pick") ?? "").split(",").filter((part) => /^\d{1,9}$/.test(part)).map(Number);
+  return (asked().get("pick") ?? "").split(",").filter((part) => /^\d{1,9}$/.test(part)).map(Number);
 }
 
 /** Returns whether one more may be chosen. */
@@ -15,11 +15,10 @@ export const room = () => picked().length < MOST;
 export function pick(number, wanted) {
   const rest = picked().filter((other) => other !== number);
   const chosen = wanted ? [...rest, number] : rest;
-  const said = query();
+  const said = asked();
   if (chosen.length) said.set("pick", chosen.join(","));
   else said.delete("pick");
-  const text = said.toString().replaceAll("%2C", ",");
-  history.replaceState(null, "", `${location.pathname}${text ? `?${text}` : ""}${location.hash}`);
+  remember(said);
 }
 
 /** Shows the link that compares what is chosen; hidden below two. */

@@ -2,10 +2,15 @@
 import { getPage } from "./api.js";
 
 const before = new WeakMap(); // region -> the markup it was last filled with
+let asked = 0; // how often the page was asked for again
+let shown = 0; // which of its answers is shown
 
 /** Asks for the page again and swaps what has changed; keeps focus and what is folded open. */
 export async function swapRegions() {
+  const mine = ++asked;
   const fresh = await getPage(location.href);
+  if (mine < shown) return; // a later answer has overtaken this one
+  shown = mine;
   for (const region of document.querySelectorAll("[data-live]")) {
     const next = fresh.getElementById(region.id);
     if (!next || before.get(region) === next.innerHTML) continue;

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import axe_playwright_python
 import pytest
 
+from tests.acceptance.drawn import DRAWN
 from tests.benchmarks._fill import fill, study_file
 from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
 SERIOUS = ("serious", "critical")
-DRAWN = "[...document.querySelectorAll('[data-figure]')].every((f) => f.data && f.layout)"
 PATHS = [
     "/",
     "/?q=none",

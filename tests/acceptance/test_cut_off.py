@@ -27,17 +27,7 @@ END = 300.0  # [s] a study may take on a busy machine
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the study comes to when nothing is cut."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    server = Server(folder / "home", "", {})
-    server.start()
-    tiny.create(server, folder, **PARTS)
-    worker = Worker(server, folder / "worker", [])
-    worker.start()
-    server.wait_for_end("tiny", END)
-    found = tiny.outcome(server)
-    for process in (worker, server):
-        process.stop()
-    return found
+    return tiny.undisturbed(tmp_path_factory.mktemp("undisturbed"), END, **PARTS)
 
 
 @pytest.fixture

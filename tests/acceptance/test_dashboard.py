@@ -10,6 +10,7 @@ import pytest
 
 from studies.client import Client
 from studies.spec import parse_spec
+from tests.acceptance.drawn import DRAWN, until
 from tests.harness.lmtune import Server, Worker
 from tests.harness.process import wait_for
 
@@ -39,7 +40,6 @@ POINTS = """
       .filter((trace) => trace.meta.role !== "baseline")
       .flatMap((trace) => trace.x.filter((x) => x !== null)).length
 """
-DRAWN = "[...document.querySelectorAll('[data-figure]')].every((f) => f.data && f.layout)"
 SMALL = """
     [...document.querySelectorAll(".buttons button, .buttons a")]
       .filter((button) => button.offsetHeight && button.offsetHeight < 32).length
@@ -101,11 +101,6 @@ def study_page(open_page: MakePage) -> Page:
 
 def complete(client: Client) -> int:
     return client.studies.get("watched").counts.get("COMPLETE", 0)  # type: ignore[call-overload]
-
-
-def until(page: Page, expression: str, seconds: float = 60) -> None:
-    """Waits for the expression to hold (wait_for_function would need eval, which our CSP bans)."""
-    wait_for(lambda: bool(page.evaluate(expression)), seconds, expression)
 
 
 def grows(page: Page) -> bool:
@@ -253,8 +248,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(open_page: MakePage, path: 
 
 def test_dark_and_light_paint_the_plots_too(study_page: Page) -> None:
     ink = "document.getElementById('curves')._fullLayout.font.color"
-    study_page.emulate_media(color_scheme="light")
-    study_page.wait_for_timeout(1_500)
+    study_page.emulate_media(color_scheme="light")  # as it was drawn
     light = study_page.evaluate(ink)
     study_page.emulate_media(color_scheme="dark")
     until(study_page, f"{ink} !== '{light}'")

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from safetensors import safe_open
 
 from studies.corpus import builtin_text
 from tests.acceptance import tiny
-from tests.harness.lmtune import Server
-from tests.harness.process import ROOT
+from tests.acceptance.tiny import lmtune
 
 PARTS = {
     "train": {"steps": 40, "batch_size": 8, "sequence_length": 32, "evaluate_every": 20},
     "budget": {"trials": 2},
 }
-
-
-def lmtune(server: Server, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "studies.cli", *map(str, words)],
-        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
 
 
 def test_the_best_trial_is_tested_on_text_that_no_trial_has_seen(

@@ -32,18 +32,7 @@ PARTS = {
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the study comes to when nothing is killed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    server = Server(folder / "home", "", {})
-    server.start()
-    tiny.create(server, folder, **PARTS)
-    workers = [Worker(server, folder / f"worker-{n}", []) for n in range(WORKERS)]
-    for worker in workers:
-        worker.start()
-    server.wait_for_end("tiny", 900)
-    found = tiny.outcome(server)
-    for process in (*workers, server):
-        process.stop()
-    return found
+    return tiny.undisturbed(tmp_path_factory.mktemp("undisturbed"), 900, WORKERS, **PARTS)
 
 
 class Killer:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from studies.wire import PROTOCOL
+from tests.acceptance.drawn import DRAWN, until
 from tests.benchmarks._fill import fill, study_file
 from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
@@ -23,7 +24,6 @@ SEARCH = {
     "regularizer": {"choice": ["none", "l2"]},
 }
 
-DRAWN = "[...document.querySelectorAll('[data-figure]')].every((f) => f.data && f.layout)"
 HIGHEST = """
     Math.max(0, ...document.getElementById("rates").data
       .filter((trace) => trace.customdata).flatMap((trace) => [...trace.x]))
@@ -68,11 +68,6 @@ def page(tab: Page, server: Server) -> Page:
     tab.goto(f"{server.url}/studies/filled")
     tab.wait_for_selector("#live[data-state=live]")
     return tab
-
-
-def until(page: Page, expression: str) -> None:
-    """Waits for the expression to hold (wait_for_function would need eval, which our CSP bans)."""
-    wait_for(lambda: bool(page.evaluate(expression)), 60, expression)
 
 
 def test_an_enqueued_configuration_waits_and_a_wrong_one_is_refused_at_its_field(

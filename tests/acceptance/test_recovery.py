@@ -18,7 +18,7 @@ import pytest
 
 from tests.acceptance import tiny
 from tests.acceptance.tiny import EVERY, STEPS
-from tests.harness.lmtune import Server, Worker
+from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
 
 slow = pytest.mark.slow  # together they take minutes; the two that must never break stay quick
@@ -29,17 +29,7 @@ END = 240.0  # [s] a study may take on a busy machine
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What the study comes to when nothing dies."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    server = Server(folder / "home", "", {})
-    server.start()
-    tiny.create(server, folder)
-    worker = Worker(server, folder / "worker", [])
-    worker.start()
-    server.wait_for_end("tiny", END)
-    found = tiny.outcome(server)
-    assert worker.stop() == 0
-    server.stop()
-    return found
+    return tiny.undisturbed(tmp_path_factory.mktemp("undisturbed"), END)
 
 
 def halfway(server: Server, number: int = 0) -> None:

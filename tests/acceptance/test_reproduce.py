@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 from tests.acceptance import tiny
 from tests.harness.lmtune import Server
-from tests.harness.process import ROOT
 
 PARTS = {
     "train": {"steps": 60, "batch_size": 8, "sequence_length": 32, "evaluate_every": 20},
@@ -19,11 +16,7 @@ PARTS = {
 
 
 def reproduce(server: Server, trial: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "studies.cli", "reproduce", "tiny", str(trial)],
-        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
+    return tiny.lmtune(server, "reproduce", "tiny", str(trial))
 
 
 def test_a_trial_is_trained_again_and_its_losses_compared(

@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 
 from studies.spec import parse_spec
 from studies.wire import TrialDetail
-from tests.harness.lmtune import Server
+from tests.harness.lmtune import Server, Worker
 from tests.harness.process import ROOT, wait_for
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200))
@@ -43,6 +43,29 @@ def create(server: Server, folder: Path, **parts: Any) -> str:
         "budget": {"trials": 2},
     }
     return server.client.studies.create(parse_spec(document | parts), base=folder).name
+
+
+def undisturbed(folder: Path, seconds: float, workers: int = 1, **parts: Any) -> dict:
+    """What the study comes to when nothing dies and nothing is cut."""
+    server = Server(folder / "home", "", {})
+    server.start()
+    create(server, folder, **parts)
+    started = [Worker(server, folder / f"worker-{number}", []) for number in range(workers)]
+    for worker in started:
+        worker.start()
+    server.wait_for_end("tiny", seconds)
+    found = outcome(server)
+    assert [process.stop() for process in (*started, server)] == [0] * (workers + 1)
+    return found
+
+
+def lmtune(server: Server, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command of that name, on the server's machine."""
+    return subprocess.run(
+        [sys.executable, "-m", "studies.cli", *map(str, words)],
+        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
 
 
 def wait_for_step(server: Server, number: int, step: int, study: str = "tiny") -> TrialDetail:

@@ -49,8 +49,9 @@ def test_events_outlive_a_busy_database_and_end_with_the_study():
 def test_events_end_when_the_server_goes_down():
     async def close():
         closing = anyio.Event()
-        async for _ in changes(lambda: ServerSentEvent(data="1"), closing, Pulse(), spacing=60):
-            closing.set()
+        with anyio.fail_after(5):
+            async for _ in changes(lambda: ServerSentEvent(data="1"), closing, Pulse(), spacing=60):
+                closing.set()
 
     anyio.run(close)
 
