@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from tests.harness.postgres import Postgres
     from tests.harness.ray_cluster import RayCluster
     from tests.harness.slurm_cluster import SlurmCluster
+
+# A shell has its background jobs ignore Ctrl-C, and so would every program that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples every time, however slow the machine: a failure is a change of ours.
 hypothesis.settings.register_profile(

@@ -24,15 +24,15 @@ let loading = null;
 /** Draws the figures that are on the screen; then, in no hurry, those that were never drawn. */
 export async function drawFigures() {
   const places = [...document.querySelectorAll("[data-figure]")];
-  await Promise.all(places.filter(onScreen).map(refresh));
-  drawOthers(places.filter((place) => !onScreen(place)));
+  const due = places.filter(isDue);
+  const others = places.filter((place) => !due.includes(place));
+  others.filter((place) => place.data).forEach((place) => stale.add(place)); // before a scroll could be missed
+  await Promise.all(due.map(refresh));
+  drawFirst(others.filter((place) => !place.data));
 }
 
-async function drawOthers(places) {
-  for (const place of places) {
-    if (place.data) stale.add(place);
-    else await idle().then(() => refresh(place)).catch(() => stale.add(place)); // a redraw comes
-  }
+async function drawFirst(places) {
+  for (const place of places) await idle().then(() => refresh(place)).catch(() => stale.add(place)); // a redraw comes
 }
 
 const idle = () => new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done));
@@ -72,9 +72,11 @@ export function redraw(place) {
   if (figures.has(place)) draw(place, true);
 }
 
-function onScreen(place) {
+/** Returns whether it is on the screen; one that is drawn, whether nobody will hear it come near. */
+function isDue(place) {
   const { top, bottom } = place.getBoundingClientRect();
-  return top < innerHeight && bottom > 0;
+  const margin = place.data ? NEAR : 0;
+  return top < innerHeight + margin && bottom > -margin;
 }
 
 function loadPlotly() {
@@ -99,6 +101,7 @@ async function fetchFigure(place) {
   if (kept && revision !== null && revision === known.revision) return;
   const asked = revision;
   const { version, body } = await getVersioned(address);
+  if (address !== addressOf(place)) return fetchFigure(place); // the reader wants another by now
   if (version && known?.version === version && known?.address === address) known.revision = asked;
   else figures.set(place, { version, body, address, revision: asked, drawn: false });
 }
