@@ -209,6 +209,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page of its own, with no cookies."""
-    context = browser.new_context()
+    from tests.acceptance.drawn import new_context
+
+    context = new_context(browser)
     yield context.new_page()
     context.close()

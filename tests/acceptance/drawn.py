@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.harness.process import wait_for
+from tests.harness.process import PATIENCE, wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 # Every figure of the page is drawn: until then it moves.
 DRAWN = "[...document.querySelectorAll('[data-figure]')].every((f) => f.data && f.layout)"
+
+
+def new_context(browser: Browser, **options: Any) -> BrowserContext:
+    """A browser's window with cookies of its own, as patient as the tests' other waits."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(1_000 * 30 * PATIENCE)
+    return context
 
 
 def until(page: Page, expression: str, seconds: float = 60) -> None:

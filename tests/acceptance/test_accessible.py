@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import axe_playwright_python
 import pytest
 
-from tests.acceptance.drawn import DRAWN
+from tests.acceptance.drawn import DRAWN, new_context
 from tests.benchmarks._fill import fill, study_file
 from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
@@ -51,7 +51,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(params=VIEWS)
 def page(request: pytest.FixtureRequest, browser: Browser, server: Server) -> Iterator[Page]:
     """A page that is signed in, as one of the views."""
-    context = browser.new_context(**VIEWS[request.param])
+    context = new_context(browser, **VIEWS[request.param])
     page = context.new_page()
     page.goto(server.client.login_link().url)
     yield page

@@ -28,7 +28,7 @@ def start(home: Path, *arguments: str, module: str = "service", **env: str) -> D
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

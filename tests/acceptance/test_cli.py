@@ -51,7 +51,7 @@ def lmtune(home: Path) -> Lmtune:
             capture_output=True,
             text=True,
             check=False,
-            timeout=180,
+            timeout=720,
         )
 
     return run

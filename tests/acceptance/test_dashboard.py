@@ -10,7 +10,7 @@ import pytest
 
 from studies.client import Client
 from studies.spec import parse_spec
-from tests.acceptance.drawn import DRAWN, until
+from tests.acceptance.drawn import DRAWN, new_context, until
 from tests.harness.lmtune import Server, Worker
 from tests.harness.process import wait_for
 
@@ -76,7 +76,7 @@ def open_page(browser: Browser, server: Server) -> Iterator[MakePage]:
             said.append(f"{message.type}: {message.text} {message.location}")
 
     def make(path: str, **options: object) -> Page:
-        context = browser.new_context(**{"viewport": LAPTOP, **options})
+        context = new_context(browser, **{"viewport": LAPTOP, **options})
         contexts.append(context)
         page = context.new_page()
         page.on("console", hear)
@@ -111,7 +111,7 @@ def grows(page: Page) -> bool:
 
 def test_a_login_link_signs_in_once(browser: Browser, server: Server) -> None:
     link = server.client.login_link().url
-    first, second = browser.new_context(), browser.new_context()
+    first, second = new_context(browser), new_context(browser)
     page, late = first.new_page(), second.new_page()
     page.goto(link)
     assert page.get_by_role("heading", level=1).inner_text() == "Studies"
@@ -125,7 +125,7 @@ def test_a_login_link_signs_in_once(browser: Browser, server: Server) -> None:
 
 
 def test_without_signing_in_a_browser_is_led_to_the_form(browser: Browser, server: Server) -> None:
-    context = browser.new_context()
+    context = new_context(browser)
     page = context.new_page()
     page.goto(f"{server.url}/studies/watched")
     assert page.get_by_role("heading", level=1).inner_text() == "Sign in"
@@ -278,7 +278,7 @@ def test_what_one_browser_does_another_sees(open_page: MakePage) -> None:
 def test_where_events_are_cut_a_page_is_kept_fresh_by_polling(
     browser: Browser, server: Server
 ) -> None:
-    context = browser.new_context(viewport=LAPTOP)
+    context = new_context(browser, viewport=LAPTOP)
     page = context.new_page()
     page.route("**/events", lambda route: route.abort())
     page.goto(server.client.login_link().url)
@@ -290,7 +290,7 @@ def test_where_events_are_cut_a_page_is_kept_fresh_by_polling(
 
 
 def test_a_page_catches_up_after_the_server_was_away(browser: Browser, server: Server) -> None:
-    context = browser.new_context(viewport=LAPTOP)
+    context = new_context(browser, viewport=LAPTOP)
     page = context.new_page()
     page.goto(server.client.login_link().url)
     page.goto(f"{server.url}/studies/watched")
@@ -300,7 +300,7 @@ def test_a_page_catches_up_after_the_server_was_away(browser: Browser, server: S
     page.wait_for_selector("#live[data-state=lost]")
     assert page.inner_text("#live") == "disconnected, retrying"
     server.start()
-    page.wait_for_selector("#live[data-state=live]", timeout=30_000)
+    page.wait_for_selector("#live[data-state=live]")
     assert grows(page)
     context.close()
 
@@ -312,5 +312,5 @@ def test_stop_asks_first(study_page: Page) -> None:
     assert page.inner_text("#state").strip() == "running"
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop").click()
-    page.wait_for_selector("#state .ended", timeout=30_000)
+    page.wait_for_selector("#state .ended")
     assert "stopped by a person" in page.inner_text("#reason")

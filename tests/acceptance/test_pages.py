@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from studies.wire import PROTOCOL
-from tests.acceptance.drawn import DRAWN, until
+from tests.acceptance.drawn import DRAWN, new_context, until
 from tests.benchmarks._fill import fill, study_file
 from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
@@ -52,7 +52,7 @@ def tab(browser: Browser, server: Server) -> Iterator[Page]:
         if message.type in ("error", "warning") and not refused:
             said.append(f"{message.type}: {message.text} {message.location}")
 
-    context = browser.new_context(viewport={"width": 1366, "height": 768})
+    context = new_context(browser, viewport={"width": 1366, "height": 768})
     page = context.new_page()
     page.on("console", hear)
     page.on("pageerror", lambda error: said.append(str(error)))

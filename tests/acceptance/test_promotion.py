@@ -48,7 +48,7 @@ def test_another_worker_goes_on_from_the_rung_with_the_same_losses(
 
     undisturbed = subprocess.run(
         [sys.executable, "-m", "studies.cli", "reproduce", "tiny", "0"],
-        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True, timeout=480,
         check=False,
     )  # fmt: skip
     assert undisturbed.returncode == 0, undisturbed.stdout + undisturbed.stderr

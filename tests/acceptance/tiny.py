@@ -63,7 +63,7 @@ def lmtune(server: Server, *words: str | Path) -> subprocess.CompletedProcess[st
     """The command of that name, on the server's machine."""
     return subprocess.run(
         [sys.executable, "-m", "studies.cli", *map(str, words)],
-        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True, timeout=480,
         check=False,
     )  # fmt: skip
 
@@ -111,7 +111,7 @@ def reconcile(server: Server) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=480,
         check=False,
     )
     assert done.returncode == (1 if done.stdout else 0), done.stderr

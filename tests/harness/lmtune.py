@@ -9,7 +9,7 @@ import httpx
 
 from studies.client import Client
 from studies.wire import StudyView
-from tests.harness.process import Process, free_port, wait_for
+from tests.harness.process import PATIENCE, Process, free_port, wait_for
 
 
 class Server(Process):
@@ -56,13 +56,13 @@ class Server(Process):
         if not self.running:
             raise RuntimeError(f"the server ended with {self.wait()}:\n{self.output}")
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return httpx.get(f"{self.url}/readyz", timeout=5 * PATIENCE).status_code == 200
         except httpx.TransportError:
             return False
 
     def wait_for_end(self, study: str, seconds: float) -> StudyView:
-        """Returns the study once it has ENDED."""
-        end = time.monotonic() + seconds
+        """Returns the study once it has ENDED; `seconds` are an idle machine's, see PATIENCE."""
+        end = time.monotonic() + PATIENCE * seconds
         while (view := self.client.studies.get(study)).state != "ENDED":
             if time.monotonic() > end:
                 raise TimeoutError(f"{view}\n{self.output[-4_000:]}")

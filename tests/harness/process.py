@@ -15,6 +15,9 @@ from typing import TypeVar
 import psutil
 
 ROOT = Path(__file__).parents[2]
+# A machine with other work to do may take so many times as long as a test writes down before the
+# test fails: a wait that is met costs nothing.
+PATIENCE = 4
 ResultT = TypeVar("ResultT")
 
 
@@ -26,11 +29,14 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], ResultT | None], seconds: float, what: str) -> ResultT:
-    """Returns what the condition gives once it holds; raises TimeoutError, naming `what`."""
-    end = time.monotonic() + seconds
+    """Returns what the condition gives once it holds; raises TimeoutError, naming `what`.
+
+    `seconds` are those of an idle machine; see PATIENCE.
+    """
+    end = time.monotonic() + PATIENCE * seconds
     while not (found := condition()):
         if time.monotonic() > end:
-            raise TimeoutError(f"no {what} within {seconds:g} s")
+            raise TimeoutError(f"no {what} within {PATIENCE * seconds:g} s")
         time.sleep(0.05)
     return found
 
@@ -72,7 +78,7 @@ class Process:
     def wait(self, seconds: float = 30.0) -> int:
         """Returns the exit status once it has ended."""
         assert self._process is not None, "not started"
-        return self._process.wait(seconds)
+        return self._process.wait(PATIENCE * seconds)
 
     def signal(self, number: signal.Signals) -> None:
         self._remember_children()

@@ -35,8 +35,8 @@ class Live:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
         bearer = {"Authorization": f"Bearer {self.token}"}
-        self.http = httpx.Client(base_url=self.url, timeout=30)
-        self.api = httpx.Client(base_url=self.url, headers=bearer, timeout=30)
+        self.http = httpx.Client(base_url=self.url, timeout=120)
+        self.api = httpx.Client(base_url=self.url, headers=bearer, timeout=120)
         self.client = Client(self.url, self.token)
         self.workers = WorkerClient(self.url, self.token)
 

@@ -197,7 +197,7 @@ def completed(*words: str) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     return ran.stdout.split()

@@ -131,7 +131,7 @@ def test_in_a_terminal_five_questions_are_asked_and_a_wrong_answer_again(here: P
         text=True,
     )
     os.write(ours, b"my text.txt\nlstmm\nlstm\n8\ndropout\n\n")
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=240)
     os.close(ours)
     os.close(theirs)
     assert process.returncode == 0, said

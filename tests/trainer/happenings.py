@@ -17,7 +17,7 @@ def when(ready, what):
     """Does `what` in a thread once `ready()` holds."""
 
     def watch():
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not ready() and time.monotonic() < end:
             time.sleep(0.01)
         what()

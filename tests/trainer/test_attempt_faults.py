@@ -139,7 +139,7 @@ def test_after_a_theft_every_spooled_report_is_refused_and_the_device_is_free(
 
     when(training(trial), cut)
     assert run(trial) is None
-    assert time.monotonic() - trial.healed < 2  # a heartbeat of 0.1 s, a step, and a busy machine
+    assert time.monotonic() - trial.healed < 10  # a heartbeat of 0.1 s, a step, and a busy machine
     assert trial.reports == trial.before
     assert run(server.add(recipe())).outcome == "ok"
 
@@ -190,7 +190,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(server, run, recipe, chi
         _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
         process.rlimit(psutil.RLIMIT_FSIZE, (1_000, hard))  # no file may grow beyond this
         before = len(trial.checkpoints)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         reports = len(trial.reports)
         while len(trial.reports) < reports + 5 and time.monotonic() < end:
             time.sleep(0.01)

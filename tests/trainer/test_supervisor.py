@@ -41,7 +41,7 @@ def when(ready, number=signal.SIGTERM, after=0.0):
     """Sends this process a signal some time after `ready()` holds."""
 
     def watch():
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not ready() and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(after)
@@ -155,7 +155,7 @@ def command(*arguments, **env):
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **env},
-        timeout=120,
+        timeout=480,
     )
 
 
