@@ -227,7 +227,7 @@ class AttemptRun:
     def _finish_body(self, end: Message) -> FinishBody:
         if end["kind"] != "result":
             logger.error("the trial failed: %s", end.get("trace", end["reason"]))
-            return self._failed(end["reason"])
+            return self._failed(end["reason"], Outcome(end.get("outcome", Outcome.ERROR)))
         first, last = (datetime.fromtimestamp(t, UTC).isoformat() for t in end["trained"])
         logger.info("trained from %s to %s", first, last)
         outcome = Outcome(end["outcome"])
@@ -236,8 +236,8 @@ class AttemptRun:
         final_step = end["final_step"] or self.step
         return FinishBody(outcome=outcome, final_step=final_step, reason=end["reason"])
 
-    def _failed(self, reason: str) -> FinishBody:
-        return FinishBody(outcome=Outcome.ERROR, final_step=self.step, reason=reason[:2_000])
+    def _failed(self, reason: str, outcome: Outcome = Outcome.ERROR) -> FinishBody:
+        return FinishBody(outcome=outcome, final_step=self.step, reason=reason[:2_000])
 
     @contextlib.contextmanager
     def _quiet_child(self) -> Iterator[None]:

@@ -93,9 +93,11 @@ def is_failure(message: Mapping[str, Any]) -> bool:
 
 
 class Helpers:
-    """The processes of all devices but the first; `failed` is told once why all must end."""
+    """The processes of all devices but the first; `failed` is told once how and why all end."""
 
-    def __init__(self, places: Sequence[dict[str, str]], failed: Callable[[str], None]) -> None:
+    def __init__(
+        self, places: Sequence[dict[str, str]], failed: Callable[[Outcome, str], None]
+    ) -> None:
         self._failed, self._ended = failed, False
         self._members = [spawn(place) for place in places]
         for number, (process, pipe) in enumerate(self._members, start=1):
@@ -116,14 +118,15 @@ class Helpers:
             process.wait()
 
     def _watch(self, number: int, process: subprocess.Popen[bytes], pipe: Pipe) -> None:
-        reason = ""
+        outcome, reason = Outcome.ERROR, ""
         try:
             while not reason:
                 message = pipe.receive() or {}
                 if is_failure(message):
+                    outcome = Outcome(message.get("outcome", outcome))
                     reason = f"on device {number}: {message['reason']}"
             time.sleep(_GRACE)
         except (EOFError, OSError):
             reason = f"the training process on device {number} ended with {process.wait()}"
         if not self._ended:
-            self._failed(reason)
+            self._failed(outcome, reason)

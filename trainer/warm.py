@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from studies.errors import StartupError
+from studies.trial import Outcome
 from trainer.inbox import Inbox, Message
 from trainer.pipe import Pipe
 from trainer.spool import Spool
@@ -25,12 +26,13 @@ END_SECONDS: Final = 60.0  # for a child that was told to end a trial
 
 
 class Child:
-    """The warm process; `receive` says `died` once when it is gone."""
+    """The warm process; `receive` says `died` once when it is gone, and why."""
 
     def __init__(self, devices: Devices = ONE) -> None:
         self.device = ""
         self.resources: dict[str, Any] = {}  # what a claim says of the worker, once it is ready
-        self._devices, self._helpers, self._reason = devices, Helpers([], lambda _: None), ""
+        self._devices, self._helpers = devices, Helpers([], lambda *_: None)
+        self._failure: dict[str, Any] = {}  # how another device than the first failed, and why
         self._inbox = Inbox()
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Pipe | None = None
@@ -51,7 +53,7 @@ class Child:
         self._helpers.kill()
         first, *others = self._devices.places()
         self._process, self._pipe = spawn(first)
-        self._helpers, self._reason = Helpers(others, partial(self._fail, self._process)), ""
+        self._helpers, self._failure = Helpers(others, partial(self._fail, self._process)), {}
         self._inbox = Inbox()
         threading.Thread(
             target=self._listen, args=(self._pipe, self._inbox), name="listener", daemon=True
@@ -122,9 +124,9 @@ class Child:
             self.kill()
         self._helpers.kill()
 
-    def _fail(self, process: subprocess.Popen[bytes], reason: str) -> None:
+    def _fail(self, process: subprocess.Popen[bytes], outcome: Outcome, reason: str) -> None:
         """Ends all, as a device's part of the trial has failed: the others wait for it."""
-        self._reason = self._reason or reason
+        self._failure = self._failure or {"outcome": outcome, "reason": reason}
         process.kill()
 
     def _listen(self, pipe: Pipe, inbox: Inbox) -> None:
@@ -139,14 +141,12 @@ class Child:
                     if self.count > 1 and is_failure(message):  # the others may be anywhere
                         self.kill()
         except (EOFError, OSError):
-            inbox.put({"kind": "died", "reason": self._last_words()})
+            inbox.put({"kind": "died", "reason": self._last_words(), **self._failure})
 
     def _last_words(self) -> str:
         assert self._process is not None  # noqa: S101 - it was started
         code = self._process.wait()
         self._helpers.kill()
-        if self._reason:
-            return self._reason
         if code >= 0:
             return f"the training process ended with code {code}"
         name = signal.Signals(-code).name

@@ -1,9 +1,13 @@
 """Which devices a worker has, and what each of its processes is told."""
 
+import resource
+
+import psutil
 import pytest
 
 from studies.errors import StartupError
 from trainer.team import Devices, parse_devices
+from trainer.warm import Child
 
 
 @pytest.mark.parametrize(
@@ -37,3 +41,26 @@ def test_one_device_trains_without_a_group_and_several_are_told_their_places(mon
     assert (first["RANK"], second["RANK"], second["LOCAL_RANK"]) == ("0", "1", "1")
     assert first["MASTER_PORT"] == second["MASTER_PORT"]
     assert (first["WORLD_SIZE"], first["OMP_NUM_THREADS"]) == ("2", "5")
+
+
+@pytest.fixture(scope="module")
+def child():
+    """Two training processes, each with a thread to compute in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        pair = Child(Devices(2, ""))
+        pair.start()
+        yield pair
+        pair.close()
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_on_the_second_device_ends_as_oom_there(server, run, recipe, child):
+    (second, _), *_ = child._helpers._members
+    memory = psutil.Process(second.pid).memory_info().vms + 250 * 2**20
+    resource.prlimit(second.pid, resource.RLIMIT_AS, (memory, memory))
+    end = run(server.add(recipe(hidden_dim=3_000, embedding_dim=3_000)))  # 2 x 288 MB of weights
+    assert end.outcome == "oom"
+    assert end.reason.startswith("on device 1: ")
+    assert "memory" in end.reason
+    assert run(server.add(recipe())).outcome == "ok"  # by two new processes
