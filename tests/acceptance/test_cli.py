@@ -128,8 +128,8 @@ def test_a_serving_up_answers_every_command_until_it_is_told_to_end(
 def test_an_interrupted_up_loses_nothing(
     lmtune: Lmtune, up: Callable[..., Process], study_file: Path, home: Path
 ) -> None:
-    longer = {**STUDY, "budget": {"trials": 6}}
-    longer["train"] = {**STUDY["train"], "steps": 500, "evaluate_every": 100}  # type: ignore[dict-item]
+    longer = {**STUDY, "budget": {"trials": 3}}
+    longer["train"] = {**STUDY["train"], "steps": 400, "evaluate_every": 100}  # type: ignore[dict-item]
     study_file.write_text(yaml.safe_dump(longer))
     process = up("--once", "--study", str(study_file))
     log = home / "logs" / "worker-cpu0.log"
@@ -139,8 +139,8 @@ def test_an_interrupted_up_loses_nothing(
     assert "workers checkpoint" in process.output
     ran = lmtune("up", "--once", "--port", "0", "--study", str(study_file))
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.search(r"going on with study bottles: \d+/6 trials", ran.stdout)
-    assert len(re.findall(r"^trial \d+: COMPLETE", ran.stdout, flags=re.M)) == 6
+    assert re.search(r"going on with study bottles: \d+/3 trials", ran.stdout)
+    assert len(re.findall(r"^trial \d+: COMPLETE", ran.stdout, flags=re.M)) == 3
     study_file.write_text(yaml.safe_dump({**longer, "budget": {"trials": 1}}))
     again = lmtune("up", "--once", "--port", "0", "--study", str(study_file))
     assert "study bottles-2: 1 trial" in again.stdout

@@ -40,6 +40,9 @@ with current_trial() as t:
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 def create(server: Server, script: Path, **parts: Any) -> str:
     document = {
         "name": script.stem,
@@ -75,7 +78,6 @@ def test_a_study_of_the_pytorch_example_ends_and_asha_stops_its_worse_trials(
     assert set(best.params) == {"learning_rate", "units", "cell"}
 
 
-@pytest.mark.slow
 def test_a_study_of_the_keras_example_ends(make_server: MakeServer):
     pytest.importorskip("tensorflow", reason="pip install tensorflow")
     script = EXAMPLES / "keras_script.py"

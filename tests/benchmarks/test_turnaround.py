@@ -32,6 +32,8 @@ def test_the_summary_compares_medians() -> None:
     assert (rows["lmtune"]["median_ms"], rows["lmtune"]["max_ms"]) == (20.0, 90.0)
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_real_worker_tells_the_times_of_each_trial(tmp_path: Path) -> None:
     ran = lmtune(tmp_path, trials=2)
     moments = [moment for trial in ran for moment in trial]

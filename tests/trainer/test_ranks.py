@@ -8,8 +8,12 @@ import sys
 import pytest
 import torch
 
+from studies.errors import InvalidInput
 from trainer import checkpoint
+from trainer import run as run_module
 from trainer.checkpoint import CheckpointFile
+from trainer.ranks import Ranks
+from trainer.run import Run
 
 RUNS = [
     {"kind": "lstm", "batch_size": 7, "label_smoothing": 0.1, "patience": 9},
@@ -73,7 +77,9 @@ def test_what_rank_0_is_told_all_do_and_one_process_goes_on_from_there(on_file, 
             assert rows[0]["metrics"][metric] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_batch_that_does_not_go_round_is_an_error(on_file, tmp_path):
-    done, _, _ = run(on_file(batch_size=1), tmp_path, "two")
-    assert done.returncode != 0
-    assert "1 sequences do not go round 2 devices" in done.stderr
+def test_a_batch_that_does_not_go_round_is_an_error(tiny, text, monkeypatch):
+    ranks = Ranks()
+    ranks.world = 2
+    monkeypatch.setattr(run_module, "build_ranks", lambda device: ranks)
+    with pytest.raises(InvalidInput, match="1 sequences do not go round 2 devices"):
+        Run(tiny(batch_size=1), text)
