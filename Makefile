@@ -34,9 +34,9 @@ test: .venv/.dev ## run the tests but the slow ones; installs Chromium and Postg
 	@.ci/tools
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-all: .venv/.dev ## run every test, in four processes: they wait a lot
+test-all: .venv/.dev ## run every test, in three processes: they wait a lot
 	@.ci/tools
-	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 storm: .venv/.dev ## break everything for real and count what is lost; SEED, TRIALS, FAULTS, DB=sqlite|postgres
 	@.ci/tools

@@ -66,6 +66,9 @@ def algorithms(deterministic: bool) -> Iterator[None]:
     On CUDA this needs CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment before the first use.
     """
     before = torch.are_deterministic_algorithms_enabled()
+    if deterministic == before:  # the call would import torch's compiler
+        yield
+        return
     torch.use_deterministic_algorithms(deterministic)
     try:
         yield

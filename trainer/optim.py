@@ -1,10 +1,10 @@
-"""One update of the parameters: learning rate, penalty, clipping, optimizer, decay."""
+"""One update of the parameters: learning rate, penalty, clipping, rule, decay."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from studies.recipe import TrainRecipe
 from trainer.models import LanguageModel
 from trainer.precision import LossScaler
+from trainer.rules import build_rules
 from trainer.schedule import schedule_factor
 
 
@@ -77,37 +78,13 @@ def decoupled_decay(train: TrainRecipe) -> float:
     return own + (train.lambda_ if train.regularizer == "decoupled" else 0.0)
 
 
-def _torch_optimizers(model: LanguageModel, train: TrainRecipe) -> list[torch.optim.Optimizer]:
-    """Returns torch's update rules, each with its parameters and without decay: Updater's task."""
-    parameters = list(model.parameters())
-    if train.optimizer == "sgd":
-        return [torch.optim.SGD(parameters, lr=0.0, momentum=train.momentum, fused=True)]
-    if train.optimizer != "muon":
-        return [_adam(parameters, train)]
-    hidden = model.hidden_matrices()
-    chosen = {id(p) for p in hidden}
-    muon = torch.optim.Muon(
-        hidden,
-        lr=0.0,
-        weight_decay=0.0,
-        momentum=train.momentum,
-        adjust_lr_fn="match_rms_adamw",  # so that one learning rate serves both
-    )
-    return [muon, _adam([p for p in parameters if id(p) not in chosen], train)]
-
-
-def _adam(parameters: list[nn.Parameter], train: TrainRecipe) -> torch.optim.Optimizer:
-    betas = (train.beta1, train.beta2)
-    return torch.optim.Adam(parameters, lr=0.0, betas=betas, eps=train.epsilon, fused=True)
-
-
 class Updater:
     """Turns the gradients of one backward pass into one step of the parameters."""
 
     def __init__(self, model: LanguageModel, train: TrainRecipe, scaler: LossScaler) -> None:
         self._train, self._scaler = train, scaler
         self._parameters: list[Tensor] = list(model.parameters())
-        self._optimizers = _torch_optimizers(model, train)
+        self._rules = build_rules(model, train)
         self._penalty = build_penalty(model, train)
         self._decay, self._decayed = decoupled_decay(train), regularized(model, train)
 
@@ -139,26 +116,22 @@ class Updater:
     def _move(self, learning_rate: float) -> None:
         if self._decay:
             torch._foreach_mul_(self._decayed, 1 - learning_rate * self._decay)
-        for optimizer in self._optimizers:
-            optimizer.param_groups[0]["lr"] = learning_rate
-            optimizer.step()
+        for rule in self._rules:
+            rule.move(learning_rate)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns the optimizers' state by name, not copied."""
+        """Returns the rules' memory by name, not copied."""
         return {
-            f"{place}.{i}.{key}": value
-            for place, optimizer in enumerate(self._optimizers)
-            for i, state in optimizer.state_dict()["state"].items()
-            for key, value in state.items()
-            if isinstance(value, Tensor)
+            f"{place}.{name}": tensor
+            for place, rule in enumerate(self._rules)
+            for name, tensor in rule.tensors().items()
         }
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Goes on from saved tensors."""
-        states: list[dict[int, dict[str, Any]]] = [{} for _ in self._optimizers]
+        """Goes on from saved tensors; raises LookupError or RuntimeError where they do not fit."""
+        saved: list[dict[str, Tensor]] = [{} for _ in self._rules]
         for name, tensor in tensors.items():
-            place, index, key = name.split(".", 2)
-            states[int(place)].setdefault(int(index), {})[key] = tensor
-        for optimizer, state in zip(self._optimizers, states, strict=True):
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": state, "param_groups": groups})
+            place, _, own = name.partition(".")
+            saved[int(place)][own] = tensor
+        for rule, theirs in zip(self._rules, saved, strict=True):
+            rule.restore(theirs)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import logging
 import os
 import signal
@@ -130,7 +129,6 @@ def train_one(pipe: Pipe, order: Mapping[str, Any]) -> None:
 
 def serve(pipe: Pipe) -> None:
     """Trains what it is told to until it is told to quit; raises EOFError without a parent."""
-    importlib.import_module("torch._dynamo")  # takes seconds, which a first optimizer would take
     gc.freeze()  # what the imports made stays: the collection after each trial passes over it
     ours = device.choose_device()
     has = {"memory": device.memory_bytes(ours), "precisions": native_precisions(ours)}

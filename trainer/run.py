@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from studies.corpus import require_enough
-from studies.errors import InvalidInput, OutOfMemory
+from studies.errors import InvalidInput
 from studies.recipe import Recipe, TrainRecipe
 from studies.wire import ReportItem
 from trainer import checkpoint, device
@@ -27,6 +28,7 @@ from trainer.checkpoint import CheckpointFile, CheckpointUnusable
 from trainer.data import Dataset, dataset, draw_seed
 from trainer.evaluate import evaluate
 from trainer.feed import Batch, build_feed
+from trainer.memory import require_memory
 from trainer.meter import Meter, require_sane
 from trainer.models import LanguageModel, build_model, weights_sha256
 from trainer.noise import build_noise
@@ -41,14 +43,6 @@ from trainer.schedule import trunk_steps
 # training loss of a run that recovers peaks at 2.0 ln V (learning rate 0.3); 3 reaches 15 ln V.
 DIVERGED_ABOVE: Final = 4.0
 CHECK_EVERY: Final = 25  # steps between looks at the training loss; each waits for the device
-_COPIES: Final = {
-    "sgd": 3,
-    "adam": 4,
-    "adamw": 4,
-    "muon": 3,
-}  # weight, gradient, and moments of each
-_FP32: Final = 4  # bytes
-_GIB: Final = 2**30  # bytes
 
 
 @dataclass
@@ -78,12 +72,13 @@ class Run:
         _require_shares(train, self.ranks.world)
         self._data = dataset(text, recipe.data)
         require_enough(self._data.lengths, recipe)
-        _require_memory(recipe, self._data, self.device)
+        build = partial(_build_model, recipe, self._data)
+        require_memory(build, train.optimizer, self.device)
         device.reset_peak_memory(self.device)
         self._weights = weights_sha256(recipe.model)
         self._seed = train.seed or 0
         device.seed_generators(self.device, draw_seed(self._seed, 0, "initialisation"))
-        self._model = _build_model(recipe, self._data)
+        self._model = build()
         self._model.to(self.device).checkpointing = train.gradient_checkpointing
         self._precision = build_precision(train.precision, self._model, self.device)
         self._scaler = build_scaler(train.precision)
@@ -299,19 +294,3 @@ def _require_shares(train: TrainRecipe, world: int) -> None:
     if world > 1 and train.windows == "streams":
         message = "streams keep their memory on one device"
         raise InvalidInput.of("train.windows", message, "take random or shuffled, or one device")
-
-
-def _require_memory(recipe: Recipe, data: Dataset, where: torch.device) -> None:
-    """Raises OutOfMemory when not even the parameters and their optimizer fit.
-
-    Linux lets a process allocate more than there is and kills it later; so we ask first.
-    """
-    with torch.device("meta"):
-        model = _build_model(recipe, data)
-    numbers = sum(p.numel() for p in model.parameters()) * _COPIES[recipe.train.optimizer]
-    needed, free = numbers * _FP32, device.free_memory_bytes(where)
-    if needed > free:
-        raise OutOfMemory(
-            f"parameters, gradients and optimizer need {needed / _GIB:.1f} GiB,"
-            f" {free / _GIB:.1f} GiB are free"
-        )

@@ -227,3 +227,24 @@ def test_a_checkpoint_whose_content_does_not_fit_is_refused(tiny, fit, tmp_path,
     cut = checkpoint.save(tmp_path / "cut", tensors, state)
     with pytest.raises(CheckpointUnusable, match="does not fit"):
         fit(tiny(), start=cut, name="b")
+
+
+def test_training_needs_no_compiler():
+    """torch's takes two fifths of a worker's start to import."""
+    script = """
+        import sys
+        import trainer.orders
+        from studies.corpus import builtin_text
+        from studies.recipe import Recipe
+        from trainer.loop import train
+
+        recipe = Recipe.model_validate({"data": {"builtin": "stdlib"}})
+        small = dict(steps=2, batch_size=2, sequence_length=16, hidden_dim=8, evaluate_every=1)
+        for kind in ("lstm", "gpt"):
+            train(recipe.with_knobs({**small, "kind": kind}), builtin_text("stdlib")[:5_000])
+        print("torch._dynamo" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
+    )
+    assert done.stdout == "False\n", done.stderr

@@ -9,6 +9,7 @@ from torch import nn
 from trainer.models import build_model
 from trainer.optim import Updater, build_penalty, regularized
 from trainer.precision import NoScaler
+from trainer.rules import build_rules
 from trainer.schedule import schedule_factor, trunk_steps
 
 
@@ -81,6 +82,37 @@ def test_decoupled_decay_is_adamws_for_every_optimizer(tiny, name):
         reference.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "momentum"), [("sgd", 0.0), ("sgd", 0.9), ("adam", 0.9)])
+def test_a_rules_steps_are_torchs_bit_for_bit(tiny, name, momentum):
+    recipe = tiny(optimizer=name, momentum=momentum, beta2=0.95, epsilon=1e-6)
+    ours, theirs = model_of(recipe), model_of(recipe)
+    (rule,) = build_rules(ours, recipe.train)
+    if name == "sgd":
+        reference = torch.optim.SGD(theirs.parameters(), momentum=momentum, fused=True)
+    else:
+        reference = torch.optim.Adam(theirs.parameters(), betas=(0.9, 0.95), eps=1e-6, fused=True)
+    for step in range(5):
+        with_gradients(ours, step), with_gradients(theirs, step)
+        reference.param_groups[0]["lr"] = 0.1 / (step + 1)
+        reference.step()
+        rule.move(0.1 / (step + 1))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_parameter_without_a_gradient_stays(tiny, optimizer):
+    recipe = tiny(optimizer=optimizer)
+    model = with_gradients(model_of(recipe))
+    first, *rest = model.parameters()
+    first.grad = None
+    before = [p.detach().clone() for p in (first, *rest)]
+    (rule,) = build_rules(model, recipe.train)
+    rule.move(0.1)
+    assert torch.equal(first, before[0])
+    assert not any(torch.equal(a, b) for a, b in zip(rest, before[1:], strict=True))
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gpt"])

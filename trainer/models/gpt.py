@@ -138,8 +138,9 @@ class Rotary(nn.Module):
 
     def __init__(self, sequence_length: int, head_width: int) -> None:
         super().__init__()
-        pairs = torch.arange(0, head_width, 2) / head_width
-        angle_TP = torch.outer(torch.arange(sequence_length), ROTARY_BASE**-pairs)
+        here = torch.device("cpu")  # also where the model is built without memory
+        pairs = torch.arange(0, head_width, 2, device=here) / head_width
+        angle_TP = torch.outer(torch.arange(sequence_length, device=here), ROTARY_BASE**-pairs)
         angle_TK = torch.cat([angle_TP, angle_TP], dim=-1)
         self.register_buffer("cos_TK", angle_TK.cos(), persistent=False)
         self.register_buffer("sin_TK", angle_TK.sin(), persistent=False)
