@@ -21,7 +21,7 @@ from service import auth
 from service.app import admit_token, create_app, forget_home, open_home, open_parts
 from service.launcher.base import Launcher, NoLauncher
 from service.launcher.keeper import make_places
-from service.launcher.local import LocalLauncher, make_slots
+from service.launcher.local import LocalLauncher, LocalOptions, make_slots
 from service.launcher.ray import RayLauncher, RayOptions
 from service.launcher.slurm import SlurmLauncher, SlurmOptions
 from service.reconcile import differences
@@ -173,7 +173,7 @@ def _launcher(settings: Settings, url: str, token: str) -> Launcher:
     if settings.workers == 0:
         return NoLauncher()
     if settings.launcher == "local":
-        local = make_slots(settings.workers)
+        local = make_slots(settings.workers, _options(settings, LocalOptions).devices)
         return LocalLauncher(local, url, token, settings.home) if local else NoLauncher()
     if settings.workers == "auto":
         raise StartupError(f"LMTUNE_WORKERS: say how many {settings.launcher} may run at once")

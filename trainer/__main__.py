@@ -14,7 +14,10 @@ from studies.errors import LmtuneError, StartupError
 from studies.http import find_url
 from studies.script import ALLOWED
 
-_DEVICES = "Train each trial on several devices together: cuda:0,cuda:1 or cpu,cpu."
+_DEVICES = (
+    "Train each trial on several devices together: cuda:0,cuda:1 or cpu,cpu;"
+    " all: the GPUs of CUDA_VISIBLE_DEVICES."
+)
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -45,7 +48,7 @@ def run(  # noqa: PLR0913 - an option each
     test: Annotated[
         bool, typer.Option("--test", help="With --recipe and --from: evaluate the test split.")
     ] = False,
-    devices: Annotated[str | None, typer.Option(help=_DEVICES)] = None,
+    devices: Annotated[str | None, typer.Option(envvar="LMTUNE_DEVICES", help=_DEVICES)] = None,
     allow_script: Annotated[
         list[Path] | None,
         typer.Option(help="A training script that studies may run here; repeat for more."),

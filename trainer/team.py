@@ -61,13 +61,21 @@ class Devices:
 
 
 def parse_devices(said: str | None) -> Devices:
-    """Returns the devices that `--devices cuda:0,cuda:1` or `cpu,cpu` names.
+    """Returns the devices that `--devices cuda:0,cuda:1`, `cpu,cpu` or `all` names.
+
+    `all` are the GPUs of CUDA_VISIBLE_DEVICES; without any the CPU.
 
     Raises:
         StartupError: they are not all of one kind, or one is named twice.
     """
     if said is None:
         return Devices()
+    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
+    given = [device for device in (outer or "").split(",") if device]
+    if said == "all":
+        if outer is None:
+            raise StartupError("--devices all: CUDA_VISIBLE_DEVICES names none; name them here")
+        return Devices(max(len(given), 1), outer)
     names = said.split(",")
     if set(names) == {"cpu"}:
         return Devices(len(names), "")
@@ -75,9 +83,7 @@ def parse_devices(said: str | None) -> Devices:
     known = all(re.fullmatch(r"cuda:\d+", name) for name in names)
     if not known or len(set(numbers)) < len(numbers):
         raise StartupError(f"--devices {said}: name GPUs as cuda:0,cuda:1 once each, or cpu,cpu")
-    outer = os.environ.get("CUDA_VISIBLE_DEVICES")
     if outer is not None:  # cuda:0 is the first that this worker was given
-        given = [device for device in outer.split(",") if device]
         if max(map(int, numbers)) >= len(given):
             raise StartupError(f"--devices {said}: CUDA_VISIBLE_DEVICES has {len(given)}")
         numbers = [given[int(number)] for number in numbers]

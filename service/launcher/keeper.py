@@ -74,6 +74,13 @@ def make_places(kind: str, count: int) -> list[Slot[Any]]:
     return [Slot(f"{kind}{number}") for number in range(count)]
 
 
+def gpus_of(count: float) -> dict[str, str]:
+    """Returns what a worker is told that has so many GPUs: it trains each trial on all of them."""
+    if count == 0:
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    return {"LMTUNE_DEVICES": "all"} if count > 1 else {}
+
+
 class Keeper(ABC, Generic[LifeT]):
     """Supervises one worker per slot.
 

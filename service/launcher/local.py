@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal
 
 import psutil
+from pydantic import BaseModel, ConfigDict, Field
 
-from service.launcher.keeper import End, Keeper, Slot
+from service.launcher.keeper import End, Keeper, Slot, gpus_of
 
 logger = logging.getLogger(__name__)
 COMMAND: Final = (sys.executable, "-m", "trainer")  # `lmtune-worker` of this Python
@@ -74,10 +75,22 @@ def find_gpus() -> list[str]:
     return done.stdout.split()
 
 
-def make_slots(workers: int | Literal["auto"]) -> list[Slot[Life]]:
+class LocalOptions(BaseModel):
+    """`LMTUNE_LAUNCHER_OPTIONS` of this launcher."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    devices: int = Field(1, ge=1, description="of each worker, for each trial")
+
+
+def make_slots(workers: int | Literal["auto"], devices: int = 1) -> list[Slot[Life]]:
     """Returns a slot per GPU, or on a machine without one the asked-for number on the CPU.
 
     None, with a warning, where PyTorch is not installed.
+
+    Args:
+        workers: at most so many.
+        devices: that each of them trains a trial on; GPUs that do not make up a worker are left.
     """
     if workers == 0:
         return []
@@ -86,12 +99,22 @@ def make_slots(workers: int | Literal["auto"]) -> list[Slot[Life]]:
         return []
     gpus = find_gpus()
     if gpus:
-        count = len(gpus) if workers == "auto" else min(workers, len(gpus))
-        return [Slot(f"gpu{gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus[:count]]
+        if left := len(gpus) % devices:
+            logger.warning("%s of %s GPUs make up no worker of %s", left, len(gpus), devices)
+        whole = range(0, len(gpus) - devices + 1, devices)
+        teams = [gpus[first : first + devices] for first in whole]
+        teams = teams if workers == "auto" else teams[:workers]
+        return [
+            Slot(f"gpu{'-'.join(g)}", {"CUDA_VISIBLE_DEVICES": ",".join(g)} | gpus_of(devices))
+            for g in teams
+        ]
     count = 1 if workers == "auto" else workers
-    threads = str(max((os.cpu_count() or 1) // max(count, 1), 1))
+    threads = str(max((os.cpu_count() or 1) // (count * devices), 1))
     quiet = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads}
-    return [Slot(f"cpu{number}", dict(quiet)) for number in range(count)]
+    if devices == 1:
+        return [Slot(f"cpu{number}", dict(quiet)) for number in range(count)]
+    quiet["LMTUNE_DEVICES"] = ",".join(["cpu"] * devices)
+    return [Slot(f"cpu{number}x{devices}", dict(quiet)) for number in range(count)]
 
 
 class LocalLauncher(Keeper[Life]):

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.launcher.keeper import End, Keeper, Slot, Unreachable
+from service.launcher.keeper import End, Keeper, Slot, Unreachable, gpus_of
 from studies.errors import StartupError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class RayOptions(BaseModel):
     address: str = Field(
         "auto", description="HOST:PORT of a cluster; auto: find it; local: a new one"
     )
-    num_gpus: float = Field(1, ge=0, description="of each worker; 0: it trains on the CPU")
+    num_gpus: float = Field(1, ge=0, description="of each worker, for each trial; 0: the CPU")
     num_cpus: float = Field(1, gt=0, description="of each worker")
 
 
@@ -64,9 +64,7 @@ class RayLauncher(Keeper[Life]):
         if importlib.util.find_spec("ray") is None:
             raise StartupError("Ray is missing; pip install 'lmtune[ray]' here and on its nodes")
         self._options, self._command = options, command
-        self._given = {"LMTUNE_TOKEN": token, "LMTUNE_LAUNCHED": "1"}
-        if options.num_gpus == 0:
-            self._given["CUDA_VISIBLE_DEVICES"] = ""
+        self._given = {"LMTUNE_TOKEN": token, "LMTUNE_LAUNCHED": "1", **gpus_of(options.num_gpus)}
         self._agent: subprocess.Popen[str] | None = None
         self._seen: dict[str, Any] = {}
         self._ends: dict[str, int] = {}  # of the logs that are here [bytes]

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.launcher.keeper import End, Keeper, Slot, Unreachable
+from service.launcher.keeper import End, Keeper, Slot, Unreachable, gpus_of
 from service.launcher.slurm_job import run_worker
 from studies.errors import StartupError
 
@@ -36,7 +36,7 @@ class SlurmOptions(BaseModel):
     partition: str | None = None
     minutes: int = Field(60 * 24, ge=1, description="time limit of a job; another follows it")
     warning: int = Field(120, ge=1, description="so long before the limit a worker goes [s]")
-    gpus: int = Field(1, ge=0, description="of each worker; 0: it trains on the CPU")
+    gpus: int = Field(1, ge=0, description="of each worker, for each trial; 0: the CPU")
     cpus: int = Field(4, ge=1, description="of each worker")
     memory_gb: float | None = Field(None, gt=0)
     sbatch: dict[str, Any] = Field(default_factory=dict, description="further options of sbatch")
@@ -99,7 +99,7 @@ class SlurmLauncher(Keeper[Life]):
         """Returns where the token is, not what: jobs' environments are kept by Slurm."""
         given = {"LMTUNE_TOKEN_FILE": str(self._home / "token"), "LMTUNE_HOME": str(self._home)}
         given["LMTUNE_LAUNCHED"] = "1"
-        return given | ({} if self._options.gpus else {"CUDA_VISIBLE_DEVICES": ""})
+        return given | gpus_of(self._options.gpus)
 
     def _submit(self, said: Sequence[tuple[Any, ...]]) -> list[str]:
         """Returns the ids of an array's elements."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text()
+ASKED = "document.querySelectorAll('#confirm-text').forEach((e) => { e.textContent = 'Stop it?'; })"
 SERIOUS = ("serious", "critical")
 PATHS = [
     "/",
@@ -26,9 +27,11 @@ PATHS = [
     "/studies/filled",
     "/studies/filled/trials/3",
     "/studies/filled/compare?trials=3,4",
+    "/studies/filled/report",
     "/studies/none",
+    "/new",
+    "/workers",
 ]
-PATHS += ["/studies/filled/report"]
 VIEWS = {
     "light": {"viewport": {"width": 1366, "height": 768}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1366, "height": 768}, "color_scheme": "dark"},
@@ -69,6 +72,14 @@ def complaints(page: Page) -> list[str]:
     ]
 
 
+def dialogs(page: Page) -> Iterator[str]:
+    """Opens each dialog of the page in turn; gives its name while it is open."""
+    for dialog in page.locator("dialog").all():
+        dialog.evaluate("dialog => dialog.showModal()")
+        yield str(dialog.get_attribute("id"))
+        dialog.evaluate("dialog => dialog.close()")
+
+
 def test_axe_finds_nothing_serious(page: Page, server: Server) -> None:
     found = {}
     for path in PATHS:
@@ -76,6 +87,10 @@ def test_axe_finds_nothing_serious(page: Page, server: Server) -> None:
         wait_for(lambda: page.evaluate(DRAWN), 60, f"the plots of {path}")
         if said := complaints(page):
             found[path] = said
+        page.evaluate(ASKED)
+        for name in dialogs(page):
+            if said := complaints(page):
+                found[f"{name} of {path}"] = said
     page.context.clear_cookies()
     page.goto(server.url)
     if said := complaints(page):

@@ -13,6 +13,7 @@ import pytest
 
 from service.launcher import local
 from service.launcher.base import Lost, NoLauncher
+from service.launcher.keeper import gpus_of
 from service.launcher.local import Life, LocalLauncher, Slot, make_slots
 from studies.errors import NotFound
 from tests.harness.process import wait_for
@@ -192,6 +193,33 @@ def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "GPU-5a", "7"]
     assert [slot.key for slot in make_slots(2)] == ["gpu0", "gpuGPU-5a"]
     assert len(make_slots(9)) == 3
+
+
+def test_a_worker_may_have_several_gpus(monkeypatch, caplog) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,GPU-5a,7")
+    slots = make_slots("auto", devices=2)
+    assert [slot.key for slot in slots] == ["gpu0-1", "gpu2-GPU-5a"]
+    given = {"CUDA_VISIBLE_DEVICES": "2,GPU-5a", "LMTUNE_DEVICES": "all"}
+    assert slots[1].environment == given
+    assert "1 of 5 GPUs make up no worker of 2" in caplog.text
+    assert len(make_slots(1, devices=2)) == 1
+    assert make_slots("auto", devices=9) == []
+
+
+def test_a_worker_may_have_several_processes_on_the_cpu(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    (slot,) = make_slots("auto", devices=2)
+    assert slot.key == "cpu0x2"
+    assert slot.environment["LMTUNE_DEVICES"] == "cpu,cpu"
+    assert slot.environment["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.parametrize(("count", "given"), [
+    (0, {"CUDA_VISIBLE_DEVICES": ""}), (0.5, {}), (1, {}), (2, {"LMTUNE_DEVICES": "all"}),
+])  # fmt: skip
+def test_a_clusters_worker_takes_all_gpus_that_it_is_given(count, given) -> None:
+    assert gpus_of(count) == given
 
 
 @pytest.mark.parametrize("said", ["", "-1"])

@@ -18,6 +18,8 @@ from trainer.warm import Child
         ("cpu,cpu", "0,1", Devices(2, "")),
         ("cuda:0,cuda:1", None, Devices(2, "0,1")),
         ("cuda:1,cuda:0", "GPU-5a,7", Devices(2, "7,GPU-5a")),
+        ("all", "GPU-5a,7", Devices(2, "GPU-5a,7")),
+        ("all", "", Devices(1, "")),
     ],
 )
 def test_devices_are_named_as_torch_does(monkeypatch, said, outer, devices):
@@ -52,6 +54,12 @@ def child():
         pair.start()
         yield pair
         pair.close()
+
+
+def test_all_devices_are_those_that_the_environment_names(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with pytest.raises(StartupError, match="CUDA_VISIBLE_DEVICES names none"):
+        parse_devices("all")
 
 
 @pytest.mark.slow
