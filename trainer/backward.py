@@ -116,6 +116,7 @@ class Backward:
 
     def _halve(self, reason: str, rows: int) -> None:
         self._model.zero_grad(set_to_none=True)
+        device.keep_no_memory()
         device.release_memory()
         before, self._parts = self._parts, 2 * self._parts
         logger.warning(

@@ -174,6 +174,14 @@ def memory_kept() -> Iterator[None]:
         _set_allocator(_RETURNING)
 
 
+def keep_no_memory() -> None:
+    """Has the CPU's memory go back when it is freed, for the rest of the run: there is too little.
+
+    Blocks that are kept lie in one heap, whose gaps may be too small for the next.
+    """
+    _set_allocator(_RETURNING)
+
+
 def _set_allocator(options: Mapping[int, int]) -> None:
     if (library := _glibc()) is not None:
         for option, value in options.items():

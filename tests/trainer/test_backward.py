@@ -63,46 +63,56 @@ def test_label_smoothing_is_the_mean_with_the_uniform_target():
 def test_a_batch_that_does_not_fit_is_computed_in_twice_as_many_parts():
     """One of the limits lies between what the whole batch needs and what half of it needs."""
     script = """
-        import logging, resource
+        import logging, os, re, resource, sys
         import torch
         from studies.corpus import builtin_text
         from studies.recipe import Recipe
-        from trainer import device
         from trainer.loop import NullReporter, train
 
         class Shows(NullReporter):
             def report(self, item):
                 print("report", item.metrics["batch_parts"], item.metrics["validation_loss"])
 
+        def in_a_child(recipe, limit=resource.RLIM_INFINITY):
+            "Returns the outcome and the address space it took; each begins with the same heap."
+            read, write = os.pipe()
+            if not os.fork():
+                resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+                result = train(recipe, text, Shows())
+                if result.reason:
+                    print("reason", result.reason)
+                sys.stdout.flush()
+                kib = re.search(r"VmPeak:\\s+(\\d+)", open("/proc/self/status").read())[1]
+                os.write(write, f"{result.outcome} {kib}".encode())
+                os._exit(0)
+            os.wait()
+            outcome, kib = os.read(read, 99).split()
+            return outcome.decode(), 1024 * int(kib)
+
         torch.set_num_threads(1)
         logging.basicConfig(level=logging.WARNING, format="log %(message)s", force=True)
-        cpu = torch.device("cpu")
         text = builtin_text("stdlib")[:100_000]
         recipe = Recipe.model_validate({
             "data": {"builtin": "stdlib"},
             "model": {"kind": "gpt", "embedding_dim": 8, "hidden_dim": 8, "heads": 1},
             "train": {"batch_size": 256, "sequence_length": 128, "steps": 2, "seed": 1},
         })
-        small = recipe.with_knobs({"batch_size": 1, "steps": 1})
-        train(small, text)
-        size, resident = (int(n) * 4096 for n in open("/proc/self/statm").read().split()[:2])
-        device.reset_peak_memory(cpu)
-        assert train(recipe, text, Shows()).outcome == "ok"
-        peak = device.peak_memory_bytes(cpu) - resident
-        for tenth in range(5, 15):
-            limit = size + peak * tenth // 10
-            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-            if train(recipe, text, Shows()).outcome == "ok":
+        train(recipe.with_knobs({"batch_size": 1, "steps": 1}), text)
+        _, whole = in_a_child(recipe)
+        _, half = in_a_child(recipe.with_knobs({"accumulate": 2}))
+        for tenth in range(2, 10):
+            if in_a_child(recipe, half + (whole - half) * tenth // 10)[0] == "ok":
                 break
-        print(train(recipe.with_knobs({"batch_size": 690}), text).reason)
+        in_a_child(recipe.with_knobs({"batch_size": 690}), whole)
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    *reports, reason = done.stdout.splitlines()
-    (_, one, whole), (_, two, halved) = (line.split() for line in reports)
-    assert (one, two) == ("1.0", "2.0")
+    *_, reason = lines = done.stdout.splitlines()
+    reports = [line.split() for line in lines if line.startswith("report")]
+    (_, one, whole), (_, asked, _), (_, two, halved) = reports
+    assert (one, asked, two) == ("1.0", "2.0", "2.0")
     assert float(halved) == pytest.approx(float(whole), rel=1e-4)
     assert "the batch of 256 is now computed in 2 parts, not 1" in done.stderr
     assert "memory" in reason
