@@ -38,7 +38,8 @@ class Settings(BaseSettings):
         "local", description="what starts workers: this machine, or a cluster"
     )
     launcher_options: dict[str, Any] = Field(
-        default_factory=dict, description="what the launcher is told of its cluster (JSON)"
+        default_factory=dict,
+        description="what the launcher is told of its workers and its cluster (JSON)",
     )
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         "auto",

@@ -32,32 +32,36 @@ class Rule(Protocol):
 
 
 class _Fused:
-    """Memories of the shape of each parameter, and zero at first; subclasses name and use them."""
+    """Memories of the shape of each parameter, zero at the first step; subclasses name them."""
 
     names: tuple[str, ...] = ()
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = list(parameters)
-        self._memories = {name: [torch.zeros_like(p) for p in parameters] for name in self.names}
+        self._memories: dict[str, list[Tensor]] = {}
 
     def _with_gradients(self) -> tuple[list[Tensor], list[Tensor], list[list[Tensor]]]:
         """Returns parameters, their gradients and each of their memories."""
+        for name in self.names:
+            if name not in self._memories:
+                self._memories[name] = [torch.zeros_like(p) for p in self._parameters]
         used = [i for i, p in enumerate(self._parameters) if p.grad is not None]
         parameters: list[Tensor] = [self._parameters[i] for i in used]
         gradients = [p.grad for p in parameters if p.grad is not None]
         return parameters, gradients, [[m[i] for i in used] for m in self._memories.values()]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns what it remembers."""
+        """Returns what it remembers: nothing before the first step."""
         return {f"{n}.{i}": t for n, each in self._memories.items() for i, t in enumerate(each)}
 
-    @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Goes on from what was saved."""
-        if strange := tensors.keys() ^ self.tensors().keys():
-            raise KeyError(f"optimizer tensors {', '.join(sorted(strange))}")
-        for name, own in self.tensors().items():
-            own.copy_(tensors[name].view_as(own))
+        """Goes on from what was saved, with these very tensors: twice would be too much memory."""
+        if not tensors:
+            return
+        self._memories = {
+            name: [tensors[f"{name}.{i}"].view_as(p) for i, p in enumerate(self._parameters)]
+            for name in self.names
+        }
 
 
 class Sgd(_Fused):
@@ -99,8 +103,15 @@ class Adam(_Fused):
         )  # fmt: skip
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns what it remembers."""
-        return {**super().tensors(), "step": self._step}
+        """Returns what it remembers: nothing before the first step."""
+        memories = super().tensors()
+        return {**memories, "step": self._step} if memories else {}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes on from what was saved."""
+        super().restore(tensors)
+        if tensors:
+            self._step = tensors["step"].view(())
 
 
 class Muon:

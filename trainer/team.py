@@ -24,6 +24,7 @@ from studies.trial import Outcome
 from trainer.pipe import Pipe
 
 _FAILED: Final = (Outcome.OOM, Outcome.DIVERGED)
+_LAST: Final = ("result", "error", "unusable")  # what a process says of a trial
 _GRACE: Final = 5.0  # for the first process to say itself how a trial failed [s]; assumption
 
 
@@ -104,7 +105,7 @@ class Helpers:
     def __init__(
         self, places: Sequence[dict[str, str]], failed: Callable[[Outcome, str], None]
     ) -> None:
-        self._failed, self._ended = failed, False
+        self._failed, self._ended, self._orders = failed, False, 0
         self._members = [spawn(place) for place in places]
         for number, (process, pipe) in enumerate(self._members, start=1):
             said = (number, process, pipe)
@@ -112,6 +113,7 @@ class Helpers:
 
     def send(self, kind: str, **content: Any) -> None:
         """Sends a message to each."""
+        self._orders += kind == "train"
         for _, pipe in self._members:
             with contextlib.suppress(OSError):
                 pipe.send(kind, **content)
@@ -124,14 +126,17 @@ class Helpers:
             process.wait()
 
     def _watch(self, number: int, process: subprocess.Popen[bytes], pipe: Pipe) -> None:
-        outcome, reason = Outcome.ERROR, ""
+        outcome, reason, done = Outcome.ERROR, "", 0
         try:
             while not reason:
                 message = pipe.receive() or {}
+                done += message.get("kind") in _LAST
                 if is_failure(message):
                     outcome = Outcome(message.get("outcome", outcome))
                     reason = f"on device {number}: {message['reason']}"
             time.sleep(_GRACE)
+            if done < self._orders:  # another trial's: the first device ended it without this one
+                outcome = Outcome.ERROR
         except (EOFError, OSError):
             reason = f"the training process on device {number} ended with {process.wait()}"
         if not self._ended:

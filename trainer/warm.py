@@ -55,9 +55,8 @@ class Child:
         self._process, self._pipe = spawn(first)
         self._helpers, self._failure = Helpers(others, partial(self._fail, self._process)), {}
         self._inbox = Inbox()
-        threading.Thread(
-            target=self._listen, args=(self._pipe, self._inbox), name="listener", daemon=True
-        ).start()
+        said = (self._process, self._helpers, self._pipe, self._inbox)
+        threading.Thread(target=self._listen, args=said, name="listener", daemon=True).start()
         ready = self.receive(START_SECONDS)
         if ready is None or ready["kind"] != "ready":
             self.kill()
@@ -126,10 +125,13 @@ class Child:
 
     def _fail(self, process: subprocess.Popen[bytes], outcome: Outcome, reason: str) -> None:
         """Ends all, as a device's part of the trial has failed: the others wait for it."""
-        self._failure = self._failure or {"outcome": outcome, "reason": reason}
+        if process is self._process:
+            self._failure = self._failure or {"outcome": outcome, "reason": reason}
         process.kill()
 
-    def _listen(self, pipe: Pipe, inbox: Inbox) -> None:
+    def _listen(
+        self, process: subprocess.Popen[bytes], helpers: Helpers, pipe: Pipe, inbox: Inbox
+    ) -> None:
         """Drains the pipe, so that the child never waits for the server."""
         try:
             while True:
@@ -137,16 +139,16 @@ class Child:
                 if message is not None and message["kind"] == "log":
                     child_logger.log(message["level"], message["text"])
                 elif message is not None:
-                    inbox.put(message)
                     if self.count > 1 and is_failure(message):  # the others may be anywhere
                         self.kill()
+                    inbox.put(message)
         except (EOFError, OSError):
-            inbox.put({"kind": "died", "reason": self._last_words(), **self._failure})
+            code = process.wait()
+            helpers.kill()
+            inbox.put({"kind": "died", "reason": self._last_words(code), **self._failure})
 
-    def _last_words(self) -> str:
-        assert self._process is not None  # noqa: S101 - it was started
-        code = self._process.wait()
-        self._helpers.kill()
+    @staticmethod
+    def _last_words(code: int) -> str:
         if code >= 0:
             return f"the training process ended with code {code}"
         name = signal.Signals(-code).name

@@ -76,9 +76,8 @@ def make_places(kind: str, count: int) -> list[Slot[Any]]:
 
 def gpus_of(count: float) -> dict[str, str]:
     """Returns what a worker is told that has so many GPUs: it trains each trial on all of them."""
-    if count == 0:
-        return {"CUDA_VISIBLE_DEVICES": ""}
-    return {"LMTUNE_DEVICES": "all"} if count > 1 else {}
+    given = {"LMTUNE_DEVICES": "all" if count > 1 else ""}  # empty: one, whatever we were told
+    return given if count else {**given, "CUDA_VISIBLE_DEVICES": ""}
 
 
 class Keeper(ABC, Generic[LifeT]):

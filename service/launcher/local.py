@@ -21,6 +21,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.launcher.keeper import End, Keeper, Slot, gpus_of
+from studies.errors import StartupError
 
 logger = logging.getLogger(__name__)
 COMMAND: Final = (sys.executable, "-m", "trainer")  # `lmtune-worker` of this Python
@@ -98,23 +99,30 @@ def make_slots(workers: int | Literal["auto"], devices: int = 1) -> list[Slot[Li
         logger.warning("no local worker: PyTorch is missing; pip install 'lmtune[worker]'")
         return []
     gpus = find_gpus()
+    several = f"x{devices}" if devices > 1 else ""
     if gpus:
         if left := len(gpus) % devices:
             logger.warning("%s of %s GPUs make up no worker of %s", left, len(gpus), devices)
+        if len(gpus) < devices:
+            raise StartupError(
+                f"LMTUNE_LAUNCHER_OPTIONS: devices: {devices} for each worker, and there are"
+                f" {len(gpus)} GPUs"
+            )
         whole = range(0, len(gpus) - devices + 1, devices)
         teams = [gpus[first : first + devices] for first in whole]
         teams = teams if workers == "auto" else teams[:workers]
         return [
-            Slot(f"gpu{'-'.join(g)}", {"CUDA_VISIBLE_DEVICES": ",".join(g)} | gpus_of(devices))
-            for g in teams
+            Slot(
+                f"gpu{team[0]}{several}",
+                gpus_of(devices) | {"CUDA_VISIBLE_DEVICES": ",".join(team)},
+            )
+            for team in teams
         ]
     count = 1 if workers == "auto" else workers
     threads = str(max((os.cpu_count() or 1) // (count * devices), 1))
     quiet = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads}
-    if devices == 1:
-        return [Slot(f"cpu{number}", dict(quiet)) for number in range(count)]
     quiet["LMTUNE_DEVICES"] = ",".join(["cpu"] * devices)
-    return [Slot(f"cpu{number}x{devices}", dict(quiet)) for number in range(count)]
+    return [Slot(f"cpu{number}{several}", dict(quiet)) for number in range(count)]
 
 
 class LocalLauncher(Keeper[Life]):

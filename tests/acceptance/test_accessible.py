@@ -81,7 +81,7 @@ def dialogs(page: Page) -> Iterator[str]:
 
 
 def test_axe_finds_nothing_serious(page: Page, server: Server) -> None:
-    found = {}
+    found, opened = {}, set()
     for path in PATHS:
         page.goto(server.url + path)
         wait_for(lambda: page.evaluate(DRAWN), 60, f"the plots of {path}")
@@ -89,6 +89,7 @@ def test_axe_finds_nothing_serious(page: Page, server: Server) -> None:
             found[path] = said
         page.evaluate(ASKED)
         for name in dialogs(page):
+            opened.add(name)
             if said := complaints(page):
                 found[f"{name} of {path}"] = said
     page.context.clear_cookies()
@@ -96,6 +97,9 @@ def test_axe_finds_nothing_serious(page: Page, server: Server) -> None:
     if said := complaints(page):
         found["sign in"] = said
     assert found == {}
+    assert opened == {
+        "confirm", "enqueue-dialog", "budget-dialog", "narrow-dialog", "fork-dialog",
+    }  # fmt: skip
 
 
 def test_axe_would_find_something(page: Page, server: Server) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.lmtune import Server
-from tests.harness.process import ROOT, free_port
+from tests.harness.process import PATIENCE, ROOT, free_port
 
 Done = subprocess.CompletedProcess
 
@@ -28,7 +28,7 @@ def start(home: Path, *arguments: str, module: str = "service", **env: str) -> D
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=60 * PATIENCE,
         check=False,
     )
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.harness.lmtune import Server
-from tests.harness.process import ROOT, Process, free_port, wait_for
+from tests.harness.process import PATIENCE, ROOT, Process, free_port, wait_for
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200))
 STUDY = {
@@ -51,7 +51,7 @@ def lmtune(home: Path) -> Lmtune:
             capture_output=True,
             text=True,
             check=False,
-            timeout=720,
+            timeout=180 * PATIENCE,
         )
 
     return run

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.acceptance import tiny
 from tests.harness.lmtune import Server
-from tests.harness.process import ROOT, wait_for
+from tests.harness.process import PATIENCE, ROOT, wait_for
 
 EVERY, RUNG, STEPS = 50, 100, 200  # the next rung would be the end
 PARTS = {
@@ -48,8 +48,8 @@ def test_another_worker_goes_on_from_the_rung_with_the_same_losses(
 
     undisturbed = subprocess.run(
         [sys.executable, "-m", "studies.cli", "reproduce", "tiny", "0"],
-        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True, timeout=480,
-        check=False,
+        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True,
+        timeout=120 * PATIENCE, check=False,
     )  # fmt: skip
     assert undisturbed.returncode == 0, undisturbed.stdout + undisturbed.stderr
     assert undisturbed.stdout.splitlines()[-1] == "bit-equal: all 4 losses are the same"

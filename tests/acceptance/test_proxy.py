@@ -15,7 +15,7 @@ from studies.client import Client
 from studies.errors import LmtuneError
 from studies.spec import parse_spec
 from tests.harness.lmtune import Server
-from tests.harness.process import ROOT, free_port, wait_for
+from tests.harness.process import PATIENCE, ROOT, free_port, wait_for
 
 if TYPE_CHECKING:
     from tests.harness.postgres import Postgres
@@ -87,7 +87,7 @@ def test_events_pass_as_they_come_and_a_dead_server_is_passed_over(
     client = Client(proxy, token)
     client.studies.create(parse_spec(document("one")))
     path, headers = f"{proxy}/api/v1/studies/one/events", {"Authorization": f"Bearer {token}"}
-    with httpx.stream("GET", path, headers=headers, timeout=40) as stream:
+    with httpx.stream("GET", path, headers=headers, timeout=10 * PATIENCE) as stream:
         lines = stream.iter_lines()
         assert next(line for line in lines if line.startswith("event:"))
         servers[1].client.studies.act("one", "pause")

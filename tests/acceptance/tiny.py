@@ -16,7 +16,7 @@ from optuna.storages import RDBStorage
 from studies.spec import parse_spec
 from studies.wire import TrialDetail
 from tests.harness.lmtune import Server, Worker
-from tests.harness.process import ROOT, wait_for
+from tests.harness.process import PATIENCE, ROOT, wait_for
 
 TEXT = "".join(f"{n} bottles of beer on the wall, {n} bottles of beer.\n" for n in range(200))
 EVERY, STEPS = 100, 1_200  # a trial of some seconds, reported and checkpointed 12 times
@@ -63,8 +63,8 @@ def lmtune(server: Server, *words: str | Path) -> subprocess.CompletedProcess[st
     """The command of that name, on the server's machine."""
     return subprocess.run(
         [sys.executable, "-m", "studies.cli", *map(str, words)],
-        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True, timeout=480,
-        check=False,
+        env={**os.environ, **server.env}, cwd=ROOT, capture_output=True, text=True,
+        timeout=120 * PATIENCE, check=False,
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def reconcile(server: Server) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=480,
+        timeout=120 * PATIENCE,
         check=False,
     )
     assert done.returncode == (1 if done.stdout else 0), done.stderr

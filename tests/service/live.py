@@ -13,7 +13,7 @@ from service import auth, command
 from service.app import admit_token, create_app, open_parts
 from service.settings import Settings
 from studies.client import Client, WorkerClient
-from tests.harness.process import wait_for
+from tests.harness.process import PATIENCE, wait_for
 from tests.service.world import LEASE
 
 
@@ -35,8 +35,8 @@ class Live:
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
         bearer = {"Authorization": f"Bearer {self.token}"}
-        self.http = httpx.Client(base_url=self.url, timeout=120)
-        self.api = httpx.Client(base_url=self.url, headers=bearer, timeout=120)
+        self.http = httpx.Client(base_url=self.url, timeout=30 * PATIENCE)
+        self.api = httpx.Client(base_url=self.url, headers=bearer, timeout=30 * PATIENCE)
         self.client = Client(self.url, self.token)
         self.workers = WorkerClient(self.url, self.token)
 

@@ -15,7 +15,7 @@ from service.launcher import local
 from service.launcher.base import Lost, NoLauncher
 from service.launcher.keeper import gpus_of
 from service.launcher.local import Life, LocalLauncher, Slot, make_slots
-from studies.errors import NotFound
+from studies.errors import NotFound, StartupError
 from tests.harness.process import wait_for
 
 WORKER = """
@@ -198,12 +198,13 @@ def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_may_have_several_gpus(monkeypatch, caplog) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,GPU-5a,7")
     slots = make_slots("auto", devices=2)
-    assert [slot.key for slot in slots] == ["gpu0-1", "gpu2-GPU-5a"]
+    assert [slot.key for slot in slots] == ["gpu0x2", "gpu2x2"]
     given = {"CUDA_VISIBLE_DEVICES": "2,GPU-5a", "LMTUNE_DEVICES": "all"}
     assert slots[1].environment == given
     assert "1 of 5 GPUs make up no worker of 2" in caplog.text
     assert len(make_slots(1, devices=2)) == 1
-    assert make_slots("auto", devices=9) == []
+    with pytest.raises(StartupError, match="devices: 9 for each worker, and there are 5 GPUs"):
+        make_slots("auto", devices=9)
 
 
 def test_a_worker_may_have_several_processes_on_the_cpu(monkeypatch) -> None:
@@ -216,7 +217,8 @@ def test_a_worker_may_have_several_processes_on_the_cpu(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(("count", "given"), [
-    (0, {"CUDA_VISIBLE_DEVICES": ""}), (0.5, {}), (1, {}), (2, {"LMTUNE_DEVICES": "all"}),
+    (0, {"CUDA_VISIBLE_DEVICES": "", "LMTUNE_DEVICES": ""}),
+    (0.5, {"LMTUNE_DEVICES": ""}), (1, {"LMTUNE_DEVICES": ""}), (2, {"LMTUNE_DEVICES": "all"}),
 ])  # fmt: skip
 def test_a_clusters_worker_takes_all_gpus_that_it_is_given(count, given) -> None:
     assert gpus_of(count) == given

@@ -19,6 +19,7 @@ from studies.cli.looks import Picture, looks
 from studies.cli.output import spark
 from studies.client import Client
 from studies.trial import StudyState, TrialState
+from tests.harness.process import PATIENCE
 from tests.studies.conftest import Run
 from tests.studies.documents import small
 from tests.studies.fake import NOON, FakeServer, study, trial
@@ -197,7 +198,7 @@ def completed(*words: str) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=60 * PATIENCE,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     return ran.stdout.split()

@@ -15,6 +15,7 @@ import yaml
 from studies.cli import starter
 from studies.errors import InvalidInput
 from studies.spec import load_spec, parse_spec
+from tests.harness.process import PATIENCE
 from tests.studies.conftest import Run
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 4_000
@@ -131,7 +132,7 @@ def test_in_a_terminal_five_questions_are_asked_and_a_wrong_answer_again(here: P
         text=True,
     )
     os.write(ours, b"my text.txt\nlstmm\nlstm\n8\ndropout\n\n")
-    said, _ = process.communicate(timeout=240)
+    said, _ = process.communicate(timeout=60 * PATIENCE)
     os.close(ours)
     os.close(theirs)
     assert process.returncode == 0, said

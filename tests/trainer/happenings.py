@@ -3,6 +3,8 @@
 import threading
 import time
 
+from tests.harness.process import PATIENCE
+
 MOODY = ("tokens_per_second", "data_wait_seconds", "peak_memory_bytes")
 
 
@@ -17,7 +19,7 @@ def when(ready, what):
     """Does `what` in a thread once `ready()` holds."""
 
     def watch():
-        end = time.monotonic() + 240
+        end = time.monotonic() + 60 * PATIENCE
         while not ready() and time.monotonic() < end:
             time.sleep(0.01)
         what()

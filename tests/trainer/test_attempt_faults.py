@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.harness.process import PATIENCE
 from trainer.patience import GaveUp
 
 from .happenings import numerics, training, when
@@ -190,7 +191,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(server, run, recipe, chi
         _, hard = process.rlimit(psutil.RLIMIT_FSIZE)
         process.rlimit(psutil.RLIMIT_FSIZE, (1_000, hard))  # no file may grow beyond this
         before = len(trial.checkpoints)
-        end = time.monotonic() + 240
+        end = time.monotonic() + 60 * PATIENCE
         reports = len(trial.reports)
         while len(trial.reports) < reports + 5 and time.monotonic() < end:
             time.sleep(0.01)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from studies.errors import InvalidInput
+from tests.harness.process import PATIENCE
 from trainer import checkpoint
 from trainer import run as run_module
 from trainer.checkpoint import CheckpointFile
@@ -31,7 +32,8 @@ def run(recipe, folder, name, *options, processes=2):
     command = [sys.executable, *launcher, "-m", "trainer", "--recipe", file]
     done = subprocess.run(
         [*command, "--reports", reports, *options],
-        capture_output=True, text=True, timeout=960, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=240 * PATIENCE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     lines = reports.read_text().splitlines() if reports.exists() else ["{}"]
     environment, *rows = map(json.loads, lines)

@@ -13,6 +13,7 @@ import pytest
 
 from studies.corpus import text_sha256
 from studies.errors import LmtuneError, NotFound
+from tests.harness.process import PATIENCE
 from trainer.cache import TextCache
 from trainer.patience import Patience
 from trainer.supervisor import Supervisor
@@ -41,7 +42,7 @@ def when(ready, number=signal.SIGTERM, after=0.0):
     """Sends this process a signal some time after `ready()` holds."""
 
     def watch():
-        end = time.monotonic() + 240
+        end = time.monotonic() + 60 * PATIENCE
         while not ready() and time.monotonic() < end:
             time.sleep(0.05)
         time.sleep(after)
@@ -155,7 +156,7 @@ def command(*arguments, **env):
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **env},
-        timeout=480,
+        timeout=120 * PATIENCE,
     )
 
 
