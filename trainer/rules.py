@@ -1,7 +1,7 @@
 """The update rules: how far a gradient moves each parameter.
 
 SGD and Adam call torch's fused kernels themselves. torch.optim would call the same ones, but
-imports torch's compiler first, which takes two fifths of a worker's start (docs/decisions/0022).
+imports torch's compiler first: two fifths of a training process's start (docs/decisions/0022).
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ def test_a_checkpoint_whose_content_does_not_fit_is_refused(tiny, fit, tmp_path,
 
 
 def test_training_needs_no_compiler():
-    """torch's takes two fifths of a worker's start to import."""
+    """To import torch's takes two fifths of a training process's start: docs/decisions/0022."""
     script = """
         import sys
         import trainer.orders
