@@ -1,4 +1,7 @@
-"""The dashboard's own files and plotly.js, each from its package: no CDN, no copy, no path."""
+"""The dashboard's own files and plotly.js: no CDN, no path (docs/decisions/0023).
+
+An address names the version of all of them, so a browser keeps them until there is another.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,14 @@ from studies.errors import NotFound
 
 PLOTLY: Final = "plotly.min.js"
 _FOLDER: Final = Path(service.__file__).parent / "static"
+_VENDOR: Final = Path(service.__file__).parent / "vendor"
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
 _SMALL: Final = 1_000  # bytes under which gzip gains nothing
+_KEPT: Final = "public, max-age=31536000, immutable"  # a year
 
 router = APIRouter(include_in_schema=False)
 
@@ -37,14 +42,14 @@ class Asset:
     etag: str
 
 
-@router.get("/static/{name}")
-def asset(name: str, request: Request, v: str | None = None) -> Response:
-    """Returns a file of the dashboard; kept for a year where the address names its version."""
+@router.get("/static/{version}/{name}")
+def asset(version: str, name: str, request: Request) -> Response:
+    """Returns a file of the dashboard; kept for a year where the version is this server's."""
     found = _asset(name) if name == PLOTLY or name in _names() else None
     if found is None:
         raise NotFound(f"there is no file {name!r}")
     headers = {
-        "Cache-Control": "public, max-age=31536000, immutable" if v else "no-cache",
+        "Cache-Control": _KEPT if version == _version() else "no-cache",
         "ETag": found.etag,
         "Vary": "Accept-Encoding",
     }
@@ -56,9 +61,9 @@ def asset(name: str, request: Request, v: str | None = None) -> Response:
     return Response(found.content, media_type=found.media_type, headers=headers)
 
 
-def plotly_url() -> str:
-    """Returns the address of plotly.js, which names its version."""
-    return f"/static/{PLOTLY}?v={get_plotlyjs_version()}"
+def address(name: str) -> str:
+    """Returns where a page finds a file."""
+    return f"/static/{_version()}/{name}"
 
 
 def prepare() -> None:
@@ -78,11 +83,23 @@ def _names() -> frozenset[str]:
 
 
 @cache
+def _version() -> str:
+    files = [(_FOLDER / name).read_bytes() for name in sorted(_names())]
+    return hashlib.sha256(b"".join([get_plotlyjs_version().encode(), *files])).hexdigest()[:16]
+
+
+@cache
 def _asset(name: str) -> Asset:
-    content = get_plotlyjs().encode() if name == PLOTLY else (_FOLDER / name).read_bytes()
+    content = _plotly().encode() if name == PLOTLY else (_FOLDER / name).read_bytes()
     return Asset(
         content=content,
         zipped=gzip.compress(content, 6, mtime=0) if len(content) > _SMALL else None,
         media_type=_TYPES[Path(name).suffix],
         etag=f'"{hashlib.sha256(content).hexdigest()[:16]}"',
     )
+
+
+def _plotly() -> str:
+    """Returns the part of plotly.js that figures need, or all of it where the versions differ."""
+    part = (_VENDOR / PLOTLY).read_text()
+    return part if f" v{get_plotlyjs_version()}\n" in part[:100] else get_plotlyjs()

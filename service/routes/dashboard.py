@@ -103,11 +103,10 @@ def _present(read: Reading) -> list[wire.WorkerView]:
 def page(
     request: Request, template: str, context: Mapping[str, Any], status_code: int = 200
 ) -> Response:
-    """Returns a page with what all of them need."""
-    whole = {**context, "plotly_url": assets.plotly_url(), "scripts": assets.scripts()}
+    """Returns a page."""
     headers = {"Cache-Control": "no-store"}  # the back button shows what is, not what was
     return TEMPLATES.TemplateResponse(
-        request, template, whole, status_code=status_code, headers=headers
+        request, template, context, status_code=status_code, headers=headers
     )
 
 

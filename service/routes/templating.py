@@ -11,6 +11,7 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import service
+from service.routes import assets
 
 FOLDER: Final = Path(service.__file__).parent / "templates"
 
@@ -74,6 +75,7 @@ def _environment() -> Environment:
     environment.filters.update(
         number=number, duration=duration, words=words, to_yaml=to_yaml, ordinal=ordinal
     )
+    environment.globals.update(address=assets.address, scripts=assets.scripts)
     return environment
 
 

@@ -57,7 +57,7 @@ def test_a_server_installs_without_torch_and_serves(tmp_path: Path) -> None:
         server = subprocess.Popen(command, env=env, cwd=programs, stdout=log, stderr=log)
     try:
         wait_for(lambda: (home / "url").exists() or server.poll() is not None, 60, "server")
-        for path in ("login", "static/style.css", "static/plotly.min.js"):
+        for path in ("login", "static/any/style.css", "static/any/plotly.min.js"):
             with urlopen(f"http://127.0.0.1:{port}/{path}", timeout=30) as answer:
                 assert answer.status == 200
     finally:

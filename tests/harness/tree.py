@@ -15,6 +15,7 @@ NO_PYTHON = {
     "studies/catalog": "Ready studies, each validated by a test.",
     "studies/examples": "Training scripts of one's own, in PyTorch and Keras, with their studies.",
     "service/static": "The dashboard's script and style, without a framework.",
+    "service/vendor": "plotly.js, its part for plots on axes, as published (docs/decisions/0023).",
     "service/templates": "The dashboard's pages.",
     "service/store/migrations": "Alembic's steps from one version's tables to the next.",
 }

@@ -24,7 +24,7 @@ OPEN = {
     ("GET", "/readyz"),
     ("GET", "/login"),
     ("POST", "/login"),
-    ("GET", "/static/{name}"),
+    ("GET", "/static/{version}/{name}"),
 }
 HTML = {"accept": "text/html,application/xhtml+xml"}
 

@@ -4,7 +4,9 @@ import gzip
 import re
 
 import pytest
+from plotly.offline import get_plotlyjs_version
 
+from service.routes import assets
 from service.routes.summary import Summary, spark
 from service.routes.templating import TEMPLATES, duration, number
 from studies.recipe import Recipe
@@ -222,40 +224,44 @@ def test_a_trials_figure_shows_both_losses(client):
     assert names == ["validation loss", "train loss", "unigram 3.31"]
 
 
-def test_plotly_comes_from_its_package_zipped_and_kept(client):
+def test_plotly_is_of_its_packages_version_zipped_and_kept(client):
     url = re.search(r'data-plotly="([^"]+)"', client.get("/studies/quickstart").text).group(1)
     with client.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as answer:
         raw = b"".join(answer.iter_raw())
     assert answer.headers["content-encoding"] == "gzip"
     assert "immutable" in answer.headers["cache-control"]
-    assert len(raw) < 2_000_000
-    assert gzip.decompress(raw)[:200].decode().strip().startswith("/**")
+    assert len(raw) < 600_000
+    script = gzip.decompress(raw).decode()
+    assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}\n" in script[:100]
     again = client.get(url, headers={"If-None-Match": answer.headers["etag"]})
     assert again.status_code == 304
 
 
-def test_own_files_are_asked_for_again_and_a_path_leads_nowhere(client):
-    answer = client.get("/static/main.js")
+def test_own_files_are_kept_by_their_version_and_a_path_leads_nowhere(client):
+    answer = client.get("/static/another-version/main.js")
     assert answer.headers["content-type"].startswith("text/javascript")
     assert answer.headers["cache-control"] == "no-cache"
+    mine = client.get(assets.address("main.js"))
+    assert (mine.text, mine.headers["etag"]) == (answer.text, answer.headers["etag"])
+    assert "immutable" in mine.headers["cache-control"]
     for name in ("nothing.js", "..%2fsettings.py", "%2e%2e/app.py", "..\\app.py", "style.css%00"):
-        assert client.get(f"/static/{name}").status_code == 404
+        assert client.get(assets.address(name)).status_code == 404
 
 
 def test_every_file_that_a_script_or_page_names_is_there(client):
     for name in ("main.js", "style.css", "favicon.svg"):
-        assert client.get(f"/static/{name}").status_code == 200
+        assert client.get(assets.address(name)).status_code == 200
     todo, seen = ["main.js"], set()
     while todo:
         name = todo.pop()
         seen.add(name)
-        found = re.findall(r'from "\./([a-z]+\.js)"', client.get(f"/static/{name}").text)
+        found = re.findall(r'from "\./([a-z]+\.js)"', client.get(assets.address(name)).text)
         todo += [other for other in found if other not in seen]
-    assert all(client.get(f"/static/{name}").status_code == 200 for name in seen)
+    assert all(client.get(assets.address(name)).status_code == 200 for name in seen)
 
 
 def test_the_sign_in_page_needs_no_script(client):
-    page = TEMPLATES.get_template("login.html").render(plotly_url="", error=EVIL)
+    page = TEMPLATES.get_template("login.html").render(error=EVIL)
     tags = Tags(page).tags
     assert not [tag for tag, _ in tags if tag == "script"]
     assert EVIL in Tags(page).text
