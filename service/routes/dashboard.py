@@ -106,7 +106,7 @@ def page(
     """Returns a page."""
     headers = {"Cache-Control": "no-store"}  # the back button shows what is, not what was
     return TEMPLATES.TemplateResponse(
-        request, template, context, status_code=status_code, headers=headers
+        request, template, dict(context), status_code=status_code, headers=headers
     )
 
 
