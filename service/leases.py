@@ -20,6 +20,11 @@ class LeaseTimes:
     lease: float
 
     @property
+    def granted(self) -> float:
+        """What a write gives [s]: the row of the clock may be a tick behind, so a tick more."""
+        return self.lease + TICK_SECONDS
+
+    @property
     def heartbeat(self) -> float:
         """Between two heartbeats, before +-20 % of jitter [s]."""
         return self.lease / 4

@@ -198,7 +198,7 @@ def _grant(tx: Tx, ctx: Context, study: Row, trial: Row, worker_id: int, body: C
         attempt=trial.attempt + 1,
         failures=trial.failures + stolen,
         lease_hash=lease_hash,
-        lease_until_t=tx.t + ctx.lease.lease,
+        lease_until_t=tx.t + ctx.lease.granted,
         progress_step=step,
         progress_t=tx.t,
         worker_id=worker_id,

@@ -65,7 +65,7 @@ def only_report(
     value = item.metrics.get(spec.objective.metric)
     if value is None or len(body.items) > 1 or may_judge(spec, body):
         return None
-    return Plain(key, study_id, item, value, ctx.lease.lease)
+    return Plain(key, study_id, item, value, ctx.lease.granted)
 
 
 def reporting(ctx: Context, key: AttemptKey, body: wire.ReportBody) -> Many | None:
@@ -79,7 +79,7 @@ def beating(ctx: Context, key: AttemptKey, body: wire.HeartbeatBody) -> Many | N
     """Returns how the lease is renewed together with others; the first beat says more."""
     if body.environment is not None:
         return None
-    return Many(beat_all, fence.said(key, ctx.lease.lease, body.step))
+    return Many(beat_all, fence.said(key, ctx.lease.granted, body.step))
 
 
 def take(tx: Tx, one: Plain) -> wire.ReportAnswer | None:

@@ -34,7 +34,7 @@ _LOG_BYTES = 1 << 20  # of an attempt's log that are kept
 
 def heartbeat(tx: Tx, ctx: Context, key: AttemptKey, body: wire.HeartbeatBody) -> Decision:
     """Renews the lease; returns what is wanted of the trial."""
-    held = fence.beat(tx, key, ctx.lease.lease, body.step)
+    held = fence.beat(tx, key, ctx.lease.granted, body.step)
     if held is None:
         raise _refusal(tx, key)
     worker_id, desired = held
@@ -153,7 +153,7 @@ def log(tx: Tx, ctx: Context, key: AttemptKey, text: str) -> None:
 
 def _fenced(tx: Tx, ctx: Context, key: AttemptKey, step: int | None = None) -> Row:
     """Returns the trial that `key` holds, its lease renewed; else raises why it does not."""
-    trial = fence.renew(tx, key, ctx.lease.lease, step)
+    trial = fence.renew(tx, key, ctx.lease.granted, step)
     if trial is None:
         raise _refusal(tx, key)
     return trial

@@ -46,7 +46,7 @@ def tick(tx: Tx, ctx: Context) -> None:
     if away:
         gap = tx.now - clock.wall
         logger.warning("%+.1f s since the last tick: live leases get their full length", gap)
-        trials.lift_leases(tx, moved.t + ctx.lease.lease)
+        trials.lift_leases(tx, moved.t + ctx.lease.granted)
     workers.move_clock(tx, moved)
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from service.store.studies import BY_PEOPLE
 from studies.trial import TRANSITIONS, TrialState
-from tests.service.world import LEASE, Held, World
+from tests.service.world import LEASE, TIMES, Held, World
 
 TERMINAL = {"COMPLETE", "PRUNED", "FAILED", "CANCELLED"}
 COUNTED = {"error", "lost", "hung"}
 ATTEMPTS = 4  # counted ends in a row without a newer checkpoint
-STALL = 15 * LEASE
+STALL = TIMES.stall
 RUNGS, HALF = (10, 20), 2  # of the world's promoting studies: steps, reduction factor
 SHOWN = {"FAILED": "FAIL", "CANCELLED": "FAIL"}  # in Optuna
 Point = tuple[int, float]

@@ -179,7 +179,7 @@ def test_a_grant_says_all_that_a_worker_needs(small_world: World) -> None:
     assert grant.recipe.train.batch_size == 4
     assert grant.recipe.train.seed is not None
     assert (grant.max_step, grant.resume, grant.attempt) == (30, None, 1)
-    assert (grant.lease_ms, grant.heartbeat_ms) == (2_000, 500)
+    assert (grant.lease_ms, grant.heartbeat_ms) == (1_000, 250)
 
 
 def test_the_seed_of_a_trial_follows_the_study_seed_and_its_number(small_world: World) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from service.dispatch import sweep
 from service.leases import JUMP_SECONDS, TICK_SECONDS, Clock, LeaseTimes, expired, stalled, tick
 from service.store import workers
-from tests.service.world import LEASE, World
+from tests.service.world import LEASE, TIMES, World
 
 WALLS = st.floats(0, 4e9)
 GAPS = st.floats(-1e6, 1e6)
@@ -62,6 +62,18 @@ def test_of_two_servers_one_behind_the_other_leases_still_end() -> None:
         clock, away = tick(clock, 100.0 + second + 0.5 - 2.0)  # two seconds behind
         assert not away
     assert clock.t == pytest.approx(60.0)
+
+
+@given(st.lists(st.floats(0, 2 * TICK_SECONDS), min_size=2, max_size=60))
+def test_a_write_just_before_a_tick_has_its_lease_in_full(gaps) -> None:
+    """The row that the write reads is from the tick before, of whichever server."""
+    now, clock, wrote = 1_000.0, Clock(0.0, 1_000.0), []
+    for gap in gaps:
+        now += gap
+        wrote.append((now, clock.t + TIMES.granted))
+        clock, _ = tick(clock, now)
+        for then, until in wrote:
+            assert not expired(until, clock.t) or now - then > TIMES.lease - 1e-6
 
 
 def test_a_lease_is_over_after_its_end_only() -> None:

@@ -9,7 +9,7 @@ import pytest
 from service.dispatch import sweep
 from service.launcher.base import Lost
 from studies.errors import Cancelled, Finished, Paused, StaleClaim, Stopped, Superseded
-from tests.service.world import LEASE, Held, World
+from tests.service.world import LEASE, TIMES, Held, World
 
 OVER = LEASE * 1.01
 
@@ -279,7 +279,7 @@ def test_heartbeats_without_a_step_end_as_hung(world: World) -> None:
     held = world.worker().claim()
     held.heartbeat(7)
     for _ in range(16):
-        world.advance(LEASE * 0.95)
+        world.advance(TIMES.lease * 0.95)
         held.heartbeat(7)
         world.sweep()
     trial = world.trial()

@@ -28,7 +28,8 @@ from studies import wire
 from studies.spec import StudySpec, parse_spec
 from studies.trial import Decision, TrialState
 
-LEASE = 2.0
+TIMES = LeaseTimes(1.0)
+LEASE = TIMES.granted  # what a write gives [s]
 
 
 def spec(name: str = "study", **parts: Any) -> StudySpec:
@@ -56,7 +57,7 @@ class World:
         self.rings = 0
         self._workers: dict[str, Worker] = {}
         self._closing: list[Callable[[], None]] = []
-        self.ctx = Context(database, LeaseTimes(LEASE), wake=self._ring)
+        self.ctx = Context(database, TIMES, wake=self._ring)
         self.reading = Reading(self.ctx)
 
     def _ring(self) -> None:
