@@ -15,7 +15,7 @@ JUMP_SECONDS: Final = 5.0  # a gap of the wall clock that means we were away, or
 
 @dataclass(frozen=True)
 class LeaseTimes:
-    """Every time of the protocol, as a multiple of the lease [s]."""
+    """Every time of the protocol, made of the lease [s]."""
 
     lease: float
 

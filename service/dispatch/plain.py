@@ -36,13 +36,13 @@ class Plain:
     study_id: int
     item: wire.ReportItem
     value: float  # of the objective
-    lease: float  # [s]
+    granted: float  # [s]
 
     @property
     def said(self) -> dict[str, Any]:
         """What the fence is asked."""
         value = finite(self.value)
-        return fence.said_anew(self.key, self.study_id, self.lease, self.item.step, value)
+        return fence.said_anew(self.key, self.study_id, self.granted, self.item.step, value)
 
     def decision(self, desired: Desired, max_step: int) -> Decision:
         """Returns what the worker is told: what is wanted, but at its last step nothing else."""
@@ -85,7 +85,7 @@ def beating(ctx: Context, key: AttemptKey, body: wire.HeartbeatBody) -> Many | N
 def take(tx: Tx, one: Plain) -> wire.ReportAnswer | None:
     """Stores a new report in two statements; None: it is no new one of the holder."""
     key, step = one.key, one.item.step
-    moved = fence.advance(tx, key, one.study_id, one.lease, step, finite(one.value))
+    moved = fence.advance(tx, key, one.study_id, one.granted, step, finite(one.value))
     if moved is None:  # a duplicate, out of order, or not of the holder
         return None
     decision = one.decision(*moved)

@@ -173,8 +173,8 @@ class Reading:
 
         def read(conn: Connection) -> list[wire.WorkerView]:
             t = workers.read_clock(conn).t
-            lease = self._ctx.lease.lease
-            return [worker_view(row, t - row.seen_t > lease) for row in workers.recent(conn)]
+            granted = self._ctx.lease.granted
+            return [worker_view(row, t - row.seen_t > granted) for row in workers.recent(conn)]
 
         return self._read(read)
 
@@ -222,7 +222,7 @@ class Reading:
         """Returns what a RUNNING study waits for, where not one worker that is there has it."""
         if row.state != StudyState.RUNNING or spec.resources == Resources():
             return None
-        since = workers.read_clock(conn).t - self._ctx.lease.lease
+        since = workers.read_clock(conn).t - self._ctx.lease.granted
         there = [w for w in workers.recent(conn) if not w.gone and w.seen_t >= since]
         lacks = [spec.lacking(worker.resources or {}) for worker in there]
         return None if None in lacks else next(iter(lacks), None)

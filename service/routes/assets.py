@@ -84,13 +84,13 @@ def _names() -> frozenset[str]:
 
 @cache
 def _version() -> str:
-    files = [(_FOLDER / name).read_bytes() for name in sorted(_names())]
-    return hashlib.sha256(b"".join([get_plotlyjs_version().encode(), *files])).hexdigest()[:16]
+    tags = [_asset(name).etag for name in sorted({PLOTLY, *_names()})]
+    return hashlib.sha256("".join(tags).encode()).hexdigest()[:16]
 
 
 @cache
 def _asset(name: str) -> Asset:
-    content = _plotly().encode() if name == PLOTLY else (_FOLDER / name).read_bytes()
+    content = _plotly() if name == PLOTLY else (_FOLDER / name).read_bytes()
     return Asset(
         content=content,
         zipped=gzip.compress(content, 6, mtime=0) if len(content) > _SMALL else None,
@@ -99,7 +99,8 @@ def _asset(name: str) -> Asset:
     )
 
 
-def _plotly() -> str:
+def _plotly() -> bytes:
     """Returns the part of plotly.js that figures need, or all of it where the versions differ."""
-    part = (_VENDOR / PLOTLY).read_text()
-    return part if f" v{get_plotlyjs_version()}\n" in part[:100] else get_plotlyjs()
+    part = (_VENDOR / PLOTLY).read_bytes()
+    same = f" v{get_plotlyjs_version()}\n".encode() in part[:100]
+    return part if same else get_plotlyjs().encode()

@@ -46,6 +46,14 @@ def duration(seconds: float | None) -> str:
     return f"{minutes}m {whole % 60:02d}s" if minutes else f"{whole}s"
 
 
+def spelled(seconds: float | str) -> str:
+    """Returns a duration as a study file has it, 160.0 as 160s; any other text as it is."""
+    try:
+        return f"{float(seconds):.15g}s"
+    except ValueError:
+        return str(seconds)
+
+
 def ordinal(number: int) -> str:
     """Returns 1st, 2nd, 3rd, 4th ..."""
     ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
@@ -73,7 +81,12 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=number, duration=duration, words=words, to_yaml=to_yaml, ordinal=ordinal
+        number=number,
+        duration=duration,
+        words=words,
+        to_yaml=to_yaml,
+        ordinal=ordinal,
+        spelled=spelled,
     )
     environment.globals.update(address=assets.address, scripts=assets.scripts)
     return environment

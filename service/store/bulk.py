@@ -25,7 +25,7 @@ _SAID: Final[dict[str, Any]] = {
     "of_trial": _Id,
     "of_attempt": sa.Integer(),
     "of_hash": sa.String(),
-    "lease": sa.Float(),
+    "granted": sa.Float(),
     "at_step": sa.Integer(),
 }
 _ADVANCED: Final[dict[str, Any]] = _SAID | {"of_study": _Id, "new_value": sa.Float()}

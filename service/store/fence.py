@@ -30,10 +30,10 @@ _NOW: Final = sa.select(clock.c.t).scalar_subquery()
 def held(said: Any) -> sa.Update:
     """Returns the fence: it renews the lease of the trial that `said` holds, and of no other.
 
-    `said` has of_trial, of_attempt, of_hash, lease and at_step: parameters, or columns of many.
+    `said` has of_trial, of_attempt, of_hash, granted and at_step: parameters, or columns of many.
     """
     newer = trials.c.progress_step < said.at_step
-    wanted = sa.or_(trials.c.desired == Desired.RUN, _NOW - trials.c.desired_t < said.lease)
+    wanted = sa.or_(trials.c.desired == Desired.RUN, _NOW - trials.c.desired_t < said.granted)
     return (
         trials.update()
         .where(
@@ -43,7 +43,7 @@ def held(said: Any) -> sa.Update:
             trials.c.state == TrialState.RUNNING,
         )
         .values(
-            lease_until_t=sa.case((wanted, _NOW + said.lease), else_=trials.c.lease_until_t),
+            lease_until_t=sa.case((wanted, _NOW + said.granted), else_=trials.c.lease_until_t),
             progress_t=sa.case((newer, _NOW), else_=trials.c.progress_t),
             progress_step=sa.case((newer, said.at_step), else_=trials.c.progress_step),
         )
@@ -70,7 +70,7 @@ _SAID: Final = SimpleNamespace(
     of_trial=sa.bindparam("of_trial", type_=trials.c.id.type),
     of_attempt=sa.bindparam("of_attempt", type_=sa.Integer),
     of_hash=sa.bindparam("of_hash", type_=sa.String),
-    lease=sa.bindparam("lease", type_=sa.Float),
+    granted=sa.bindparam("granted", type_=sa.Float),
     of_study=sa.bindparam("of_study", type_=trials.c.study_id.type),
     at_step=sa.bindparam("at_step", type_=sa.Integer),
     new_value=sa.bindparam("new_value", type_=sa.Float),
@@ -81,41 +81,41 @@ _BEAT: Final = Prepared(_HELD.returning(trials.c.worker_id, trials.c.desired))
 _ADVANCE: Final = Prepared(advanced(_SAID).returning(trials.c.desired, trials.c.max_step))
 
 
-def renew(tx: Tx, key: AttemptKey, lease: float, step: int | None = None) -> Row | None:
+def renew(tx: Tx, key: AttemptKey, granted: float, step: int | None = None) -> Row | None:
     """Renews the lease and returns the trial, if `key` still holds it; else changes nothing.
 
-    One statement. The lease is renewed while the trial is wanted to run, and for one lease after
-    that changed, so that a worker may checkpoint but not ignore what it is told. A worker that is
-    at `step` has shown that it does not hang.
+    One statement. The lease is renewed while the trial is wanted to run, and for `granted` seconds
+    after that changed, so that a worker may checkpoint but not ignore what it is told. A worker
+    that is at `step` has shown that it does not hang.
     """
-    return tx.conn.execute(_FENCE, said(key, lease, -1 if step is None else step)).one_or_none()
+    return tx.conn.execute(_FENCE, said(key, granted, -1 if step is None else step)).one_or_none()
 
 
-def beat(tx: Tx, key: AttemptKey, lease: float, step: int) -> tuple[int, Desired] | None:
+def beat(tx: Tx, key: AttemptKey, granted: float, step: int) -> tuple[int, Desired] | None:
     """Does as `renew`; returns the trial's worker and what is wanted of it."""
-    row = _BEAT.run(tx.conn, said(key, lease, step)).fetchone()
+    row = _BEAT.run(tx.conn, said(key, granted, step)).fetchone()
     return row and (row[0], Desired(row[1]))
 
 
 def advance(
-    tx: Tx, key: AttemptKey, study_id: int, lease: float, step: int, value: float | None
+    tx: Tx, key: AttemptKey, study_id: int, granted: float, step: int, value: float | None
 ) -> tuple[Desired, int] | None:
     """Does as `renew`, and makes `step` the last visible one; None also where it is no later one.
 
     Returns what is wanted of the trial, and its last step.
     """
-    row = _ADVANCE.run(tx.conn, said_anew(key, study_id, lease, step, value)).fetchone()
+    row = _ADVANCE.run(tx.conn, said_anew(key, study_id, granted, step, value)).fetchone()
     return row and (Desired(row[0]), row[1])
 
 
-def said(key: AttemptKey, lease: float, step: int) -> dict[str, Any]:
+def said(key: AttemptKey, granted: float, step: int) -> dict[str, Any]:
     """Returns the parameters of `held`."""
     attempt = {"of_trial": key.trial_id, "of_attempt": key.attempt, "of_hash": key.lease_hash}
-    return {**attempt, "lease": lease, "at_step": step}
+    return {**attempt, "granted": granted, "at_step": step}
 
 
 def said_anew(
-    key: AttemptKey, study_id: int, lease: float, step: int, value: float | None
+    key: AttemptKey, study_id: int, granted: float, step: int, value: float | None
 ) -> dict[str, Any]:
     """Returns the parameters of `advanced`."""
-    return {**said(key, lease, step), "of_study": study_id, "new_value": value}
+    return {**said(key, granted, step), "of_study": study_id, "new_value": value}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.request import urlopen
 
+import httpx
 import pytest
 
+from service.routes.assets import PLOTLY
 from tests.harness.process import ROOT, free_port, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.nightly]
@@ -57,9 +59,12 @@ def test_a_server_installs_without_torch_and_serves(tmp_path: Path) -> None:
         server = subprocess.Popen(command, env=env, cwd=programs, stdout=log, stderr=log)
     try:
         wait_for(lambda: (home / "url").exists() or server.poll() is not None, 60, "server")
-        for path in ("login", "static/any/style.css", "static/any/plotly.min.js"):
-            with urlopen(f"http://127.0.0.1:{port}/{path}", timeout=30) as answer:
-                assert answer.status == 200
+        base = f"http://127.0.0.1:{port}"
+        style = re.search(r'"(/static/\w+/)style.css"', httpx.get(f"{base}/login").text)
+        assert style
+        sent = {name: httpx.get(f"{base}{style[1]}{name}") for name in ("style.css", PLOTLY)}
+        assert all("immutable" in answer.headers["cache-control"] for answer in sent.values())
+        assert "cartesian" in sent[PLOTLY].text[:100]
     finally:
         server.terminate()
         server.wait(30)

@@ -64,7 +64,7 @@ def test_a_killed_server_costs_nothing(make_server, make_worker, tmp_path, undis
     for number in (0, 1):
         halfway(server, number)
     server.kill()
-    time.sleep(3)  # longer than a lease: nothing may expire while no server ticks
+    time.sleep(5)  # longer than a write gives: nothing may expire while no server ticks
     server.start()
     server.wait_for_end("tiny", END)
     assert tiny.outcome(server) == undisturbed

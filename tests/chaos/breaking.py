@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from tests.chaos.databases import PostgresServer, SqliteFile
 from tests.chaos.people import People
-from tests.chaos.processes import LEASE, Server, Workers
+from tests.chaos.processes import GRANTED, LEASE, Server, Workers
 from tests.chaos.proxy import Network, Weather
 from tests.chaos.server import POINTS, WHENS
 
@@ -86,7 +86,7 @@ async def zombie(storm: Storm, rng: random.Random) -> bool:
     """F3: a worker is stopped for longer than its lease, and goes on as if nothing had been."""
     async with some_workers(storm, rng) as workers:
         workers.signal(signal.SIGSTOP)
-        await asyncio.sleep(rng.uniform(1.2, 3.0) * LEASE)
+        await asyncio.sleep(rng.uniform(1.2, 2.5) * GRANTED)
         workers.signal(signal.SIGCONT)
     return True
 
@@ -172,7 +172,7 @@ async def trouble_sqlite(storm: Storm, rng: random.Random) -> bool:
 
 async def cut_everybody_off(storm: Storm, rng: random.Random) -> bool:
     """F12: no worker reaches the server, for less or for more than a lease; nobody else is free."""
-    seconds = rng.choice((rng.uniform(0.2, 0.8), rng.uniform(1.2, 2.0))) * LEASE
+    seconds = rng.choice((rng.uniform(0.2, 0.8) * LEASE, rng.uniform(1.2, 2.0) * GRANTED))
     storm.network.down = True
     for workers in storm.workers:
         workers.link.cut()
@@ -186,7 +186,7 @@ async def cut_some_off(storm: Storm, rng: random.Random) -> bool:
     async with some_workers(storm, rng) as workers:
         workers.link.weather = Weather(cut=True)
         workers.link.cut()
-        await asyncio.sleep(rng.uniform(1.2, 3.0) * LEASE)
+        await asyncio.sleep(rng.uniform(1.2, 2.5) * GRANTED)
         workers.link.heal()
     return True
 

@@ -22,6 +22,7 @@ READY_SECONDS = 60.0  # a server that does not serve by then is stuck
 TOKEN = "lmt_storm"  # noqa: S105 - of a server on the loopback
 BROKEN = 74  # exit status of a server whose database's disk fails
 LEASE = 2.0  # LMTUNE_LEASE_SECONDS [s]
+GRANTED = LEASE + 1.0  # what a write gives: a tick more
 
 
 def environment() -> dict[str, str]:

@@ -24,7 +24,12 @@ def test_a_storm_loses_nothing(db: str, request: pytest.FixtureRequest) -> None:
     servers = 3 if db == "postgres" else 1
     command = [sys.executable, "-m", "tests.chaos.storm", "--trials=100", "--faults=60", "--seed=7"]
     done = subprocess.run(
-        [*command, f"--db={db}", f"--servers={servers}"], cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+        [*command, f"--db={db}", f"--servers={servers}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-6_000:]
     *_, promoted, end = done.stdout.splitlines()

@@ -31,7 +31,7 @@ WRITES: Final = (
     guard(
         "fence: a lease is renewed for who is wanted to run, or one lease longer",
         FENCE,
-        "sa.or_(trials.c.desired == Desired.RUN, _NOW - trials.c.desired_t < said.lease)",
+        "sa.or_(trials.c.desired == Desired.RUN, _NOW - trials.c.desired_t < said.granted)",
         "sa.true()",
         "test_stealing.py::test_whoever_stops_the_trial_may_finish_within_one_lease",
     ),

@@ -8,7 +8,7 @@ from plotly.offline import get_plotlyjs_version
 
 from service.routes import assets
 from service.routes.summary import Summary, spark
-from service.routes.templating import TEMPLATES, duration, number
+from service.routes.templating import TEMPLATES, duration, number, spelled
 from studies.recipe import Recipe
 from studies.trial import StudyState, TrialState
 from tests.service.pages import EVIL, Tags
@@ -288,6 +288,19 @@ def test_the_progress_bar_is_full_when_the_budget_is(read):
     last = Summary(full).segments[-1]
     assert last.start + last.width == pytest.approx(100.0)
     assert Summary(full).progress == "16 of 16 trials over: 10 complete, 6 pruned"
+
+
+def test_a_wall_time_is_spelled_so_that_a_study_file_takes_it():
+    said = [160.0, "160.0", 1_209_600.0, 0.5, "10m", "1h30", ""]
+    assert [spelled(s) for s in said] == ["160s", "160s", "1209600s", "0.5s", "10m", "1h30", ""]
+
+
+def test_another_plotly_has_another_address(monkeypatch):
+    before = assets.address(assets.PLOTLY)
+    monkeypatch.setattr(assets, "_plotly", lambda: b"another")
+    for kept in (assets._asset, assets._version):
+        monkeypatch.setattr(assets, kept.__name__, kept.__wrapped__)
+    assert assets.address(assets.PLOTLY) != before
 
 
 def test_numbers_and_durations_in_words():

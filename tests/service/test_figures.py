@@ -191,6 +191,8 @@ def test_every_figure_of_any_study_is_json_that_a_browser_reads(some, direction)
             spec.json(data, Options(3)), parse_constant=lambda text: pytest.fail(text)
         )
         assert set(figure) == {"data", "layout"}, kind
+        drawn = {trace["type"] for trace in figure["data"]}
+        assert drawn <= {"scatter", "bar", "contour"}, f"{kind}: is it in service/vendor?"
 
 
 def test_a_large_study_stays_small_and_keeps_its_best():

@@ -106,6 +106,26 @@ def test_ticks_move_the_row(world: World) -> None:
     assert [tick_at(world, after) for after in (0.5, 1.0, 3.0)] == pytest.approx([0.5, 1.5, 2.5])
 
 
+WRITES = {
+    "heartbeat": lambda held: held.heartbeat(1),
+    "heartbeat with its environment": lambda held: held.heartbeat(1, torch="2"),
+    "plain report": lambda held: held.report((10, 1.0)),
+    "reports together": lambda held: held.report((10, 1.0), (20, 1.0)),
+    "checkpoint": lambda held: held.checkpoint(5, last=0),
+    "log": lambda held: held.log("said"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=list(WRITES))
+def test_every_write_gives_a_lease_and_a_tick(small_world: World, write) -> None:
+    small_world.open()
+    held = small_world.worker().claim()
+    assert small_world.trial().lease_until_t == pytest.approx(TIMES.lease + TICK_SECONDS)
+    small_world.advance(0.5)
+    write(held)
+    assert small_world.trial().lease_until_t == pytest.approx(0.5 + TIMES.lease + TICK_SECONDS)
+
+
 @pytest.mark.parametrize("away", [JUMP_SECONDS + 1, 3_600.0, -JUMP_SECONDS - 1, -3_600.0])
 def test_a_server_that_was_away_gives_live_leases_their_full_length_again(world, away) -> None:
     world.open()

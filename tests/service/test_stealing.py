@@ -143,8 +143,8 @@ def test_a_refusal_says_what_became_of_the_trial(small_world, outcome, asked, re
     assert type(refused.value) is refusal
 
 
-def test_whoever_stops_the_trial_may_finish_within_one_lease(small_world: World) -> None:
-    """The lease is renewed for one lease after the change of mind, then no more."""
+def test_whoever_stops_the_trial_may_finish_within_what_a_write_gives(small_world: World) -> None:
+    """The lease is renewed for a lease and a tick after the change of mind, then no more."""
     small_world.open()
     held = small_world.worker().claim()
     small_world.pause()

@@ -19,7 +19,7 @@ from studies import wire
 from studies.errors import Superseded, Unavailable
 from tests.service.test_locks import SECONDS, holding, soon
 from tests.service.test_lost_connections import PID, kill
-from tests.service.world import Held, World, items
+from tests.service.world import LEASE, Held, World, items
 
 pytestmark = pytest.mark.postgres
 WORKERS = 5
@@ -78,6 +78,8 @@ def visible(world: World) -> list[tuple[int, int, float | None]]:
 
 
 def test_what_waits_is_one_transaction(world: World, held: list[Held], commits) -> None:
+    world.advance(0.5)
+    commits.clear()
     with held_up(world):
         reports = [begin(one, (10, number / 4)) for number, one in enumerate(held)]
         beats = [beat(one, 12) for one in held]
@@ -86,7 +88,9 @@ def test_what_waits_is_one_transaction(world: World, held: list[Held], commits) 
     assert commits == ["commit"] * 2  # whoever held the writer up, and all the others
     ids = sorted(one.grant.trial_id for one in held)
     assert visible(world) == [(trial, 10, number / 4) for number, trial in enumerate(ids)]
-    assert {(row.step, row.progress_step) for row in world.rows("trials")} == {(10, 12)}
+    rows = world.rows("trials")
+    assert {(row.step, row.progress_step) for row in rows} == {(10, 12)}
+    assert {row.lease_until_t for row in rows} == {0.5 + LEASE}
 
 
 def test_each_gets_the_answer_that_it_would_get_alone(world: World, held: list[Held]) -> None:
