@@ -40,7 +40,7 @@ def find_token() -> str:
     except (OSError, UnicodeDecodeError):
         raise Unauthorized(
             "no token: set LMTUNE_TOKEN, LMTUNE_TOKEN_FILE, or LMTUNE_HOME to the server's folder "
-            f"({path} cannot be read)"
+            f"({path} cannot be read); where no server is yet, lmtune-server starts one"
         ) from None
 
 

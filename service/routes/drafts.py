@@ -113,10 +113,7 @@ class Field:
         known = (self.entry or {}).get(self.mode)
         if known and self.mode != "choice":
             return known[0], known[1]
-        default = float(self.knob.default or 0.1)
-        low = max(default / 10, self.knob.low or 0.0)
-        high = min(default * 10, self.knob.high or default * 10)
-        return (round(low), round(high)) if self.knob.kind == "int" else (low, high)
+        return _around(self.knob)
 
     @property
     def choices(self) -> str:
@@ -126,9 +123,24 @@ class Field:
 
     @property
     def extras(self) -> dict[str, str]:
-        """What else the entry says: step, points, when; each as JSON."""
-        entry, names = self.entry or {}, ("step", "points", "when")
-        return {name: json.dumps(entry[name]) for name in names if name in entry}
+        """What else the entry says, each as JSON: step and points where it does, when always."""
+        said = {name: json.dumps(value) for name, value in (self.entry or {}).items()}
+        known = {name: said[name] for name in ("step", "points") if name in said}
+        return {**known, "when": said.get("when", "")}
+
+
+def _around(knob: Knob) -> tuple[float, float]:
+    """Returns a range to begin with: a tenth of the default to ten times it, within the bounds."""
+    if knob.default == 0:  # λ and dropout: little of them does much
+        low, high = (0.01, 0.5) if knob.high == 1 else (1e-8, 1e-2)
+    else:
+        default = float(knob.default or 0.1)
+        low, high = max(default / 10, knob.low or 0.0), default * 10
+        if knob.high is not None and high >= knob.high:
+            high = (default + knob.high) / 2 if knob.high_open else knob.high
+    if knob.kind == "int":
+        return max(1, round(low)), max(10, round(high))
+    return float(f"{low:.3g}"), float(f"{high:.4g}")
 
 
 def fields(section: str, document: Mapping[str, Any]) -> Iterator[Field]:

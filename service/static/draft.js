@@ -1,7 +1,7 @@
 // The form of a new study: what it says is checked while one writes, drawn from, and shown as a file.
 import { sendJson, upload } from "./api.js";
 import { make, toast } from "./dom.js";
-import { bodyOf, clear, tell } from "./forms.js";
+import { bodyOf, clear, tell, unmark } from "./forms.js";
 import { duration } from "./format.js";
 import { wireSliders } from "./sliders.js";
 
@@ -18,6 +18,7 @@ export function wireDraft() {
   wireSliders(form);
   form.addEventListener("input", (event) => {
     if (event.target === file) return;
+    unmark(event.target);
     const knob = event.target.closest("[data-knob]");
     if (event.target.matches("[data-modes]")) applyMode(knob);
     clearTimeout(timer);
@@ -54,7 +55,7 @@ async function check(form, file) {
     said.textContent = cost(draft);
     for (const place of form.querySelectorAll("[data-preview]")) bars(place, draft.sampled[place.dataset.preview] ?? []);
   } catch (error) {
-    said.textContent = `Not right yet. ${error.message}`;
+    said.textContent = `Not right yet, so the file below is as it was before. ${error.message}`;
   }
 }
 

@@ -75,10 +75,15 @@ function put(body, path, value) {
 /** Takes away what was wrong. */
 export function clear(form) {
   for (const said of form.querySelectorAll(".wrong")) said.remove();
-  for (const field of form.querySelectorAll("[aria-invalid]")) {
-    field.removeAttribute("aria-invalid");
-    field.removeAttribute("aria-describedby");
-  }
+  form.querySelectorAll("[aria-invalid]").forEach(unmark);
+}
+
+/** Takes an error from its field. */
+export function unmark(field) {
+  if (!field.hasAttribute("aria-invalid")) return;
+  document.getElementById(field.getAttribute("aria-describedby"))?.remove();
+  field.removeAttribute("aria-invalid");
+  field.removeAttribute("aria-describedby");
 }
 
 /** Shows each error at its field, and at the form's end, or at `place`, what no field stands for. */

@@ -60,13 +60,14 @@ def drawn(picture: Picture, waited: float) -> Group:
     if running:
         metric = shown.metric(study)
         columns = ["trial", "running on", "step", metric, "curve", "searched"]
-        parts += ["", rich_table(columns, [_running_row(metric, trial) for trial in running])]
+        rows = [_running_row(metric, trial) for trial in running]
+        parts += ["", rich_table(columns, rows, yielding="searched")]
         if len(picture.running) > _RUNNING:
             parts.append(Text(f"and {len(picture.running) - _RUNNING} more", style="dim"))
     over = [t for t in picture.trials if t.state is not TrialState.RUNNING]
-    rows = [shown.trial_row(study, trial) for trial in shown.latest(over, _ENDED)]
-    if rows:
-        parts += ["", rich_table(shown.trial_columns(study), rows)]
+    ended = [shown.trial_row(study, trial) for trial in shown.latest(over, _ENDED)]
+    if ended:
+        parts += ["", rich_table(shown.trial_columns(study), ended)]
     return Group(*parts)
 
 

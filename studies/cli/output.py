@@ -87,15 +87,24 @@ def spark(values: Sequence[float], width: int) -> str:
     return "".join(_BLOCKS[round(top * (v - low) / (high - low or 1.0))] for v in finite)
 
 
-def rich_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """Returns a table for a terminal; numbers stand to the right."""
+def rich_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], yielding: str | None = None
+) -> Table:
+    """Returns a table for a terminal; numbers stand to the right.
+
+    Args:
+        columns: their heads.
+        rows: a value for each column.
+        yielding: the column that is cut first where the terminal is narrow.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     body = [list(row) for row in rows]
     for index, column in enumerate(columns):
         number = bool(body) and all(isinstance(row[index], int | float | None) for row in body)
-        table.add_column(column, justify="right" if number else "left", no_wrap=True)
+        table.add_column(column, justify="right" if number else "left", no_wrap=column != yielding)
     for row in body:
-        table.add_row(*(Text(clean(cell(value))) for value in row))
+        cells = (Text(clean(cell(value)), no_wrap=True, overflow="ellipsis") for value in row)
+        table.add_row(*cells)
     return table
 
 

@@ -236,7 +236,7 @@ def test_the_best_recipe_is_copied(study_page: Page) -> None:
     assert "learning_rate: " in study_page.evaluate("navigator.clipboard.readText()")
 
 
-@pytest.mark.parametrize("path", ["/", "/studies/watched", "/studies/watched/trials/0"])
+@pytest.mark.parametrize("path", ["/", "/studies/watched", "/studies/watched/trials/0", "/workers"])
 def test_a_phone_shows_it_without_scrolling_sideways(open_page: MakePage, path: str) -> None:
     page = open_page(path, viewport=PHONE, is_mobile=True, has_touch=True)
     page.wait_for_selector("#live[data-state=live]")

@@ -10,6 +10,7 @@ from service.routes.drafts import _PARTS, fields
 from service.tuning import preview
 from studies.errors import InvalidInput
 from studies.files import catalog, read_document
+from studies.space import Entry, build
 from studies.spec import StudySpec, parse_spec
 from tests.service.world import World, spec
 
@@ -76,6 +77,16 @@ def test_the_form_says_what_a_ready_study_says(name: str) -> None:
     assert {field.knob.name for field in found if field.mode != "fixed"} == set(study.search)
     steps = next(field for field in found if field.path == "train.steps")
     assert int(steps.value) == study.train.steps
+
+
+@pytest.mark.parametrize("kind", ["log", "uniform"])
+def test_the_form_begins_with_ranges_that_the_knobs_may_have(kind: str) -> None:
+    offered = [f for part in ("model", "train", "data") for f in fields(part, {})]
+    numbers = {f.knob.name: f for f in offered if kind in f.modes}
+    assert {"learning_rate", "lambda", "dropout", "momentum", "beta2", "patience"} <= set(numbers)
+    for name, field in numbers.items():
+        build({name: Entry(**{kind: field.ends})})
+        assert 0 < field.ends[0] < field.ends[1], name
 
 
 def test_the_form_has_a_place_for_every_part_of_a_study_file() -> None:
