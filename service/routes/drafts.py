@@ -125,7 +125,7 @@ class Field:
     def extras(self) -> dict[str, str]:
         """What else the entry says, each as JSON: step and points where it does, when always."""
         said = {name: json.dumps(value) for name, value in (self.entry or {}).items()}
-        known = {name: said[name] for name in ("step", "points") if name in said}
+        known: dict[str, str] = {n: said[n] for n in ("step", "points") if n in said}
         return {**known, "when": said.get("when", "")}
 
 
