@@ -124,9 +124,10 @@ class Field:
     @property
     def extras(self) -> dict[str, str]:
         """What else the entry says, each as JSON: step and points where it does, when always."""
-        said = {name: json.dumps(value) for name, value in (self.entry or {}).items()}
-        known: dict[str, str] = {n: said[n] for n in ("step", "points") if n in said}
-        return {**known, "when": said.get("when", "")}
+        entry: Mapping[str, Any] = self.entry or {}
+        names = ("step", "points", "when")
+        found = {name: json.dumps(entry[name]) for name in names if name in entry}
+        return {"when": "", **found}
 
 
 def _around(knob: Knob) -> tuple[float, float]:

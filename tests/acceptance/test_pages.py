@@ -149,6 +149,8 @@ def test_a_study_is_written_in_the_form(page: Page, server: Server) -> None:
     page.wait_for_selector(".wrong >> text=0 does not fit")
     assert steps.get_attribute("aria-invalid") == "true"
     steps.fill("200")
+    assert steps.get_attribute("aria-invalid") is None
+    assert page.locator(".wrong").count() == 0
     page.wait_for_selector("#cost >> text=at most 13,107,200 tokens")
     assert "uniform:" in page.input_value("#file-text")
     page.get_by_role("button", name="Create the study").click()

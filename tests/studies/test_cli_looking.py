@@ -82,6 +82,21 @@ def seen(picture: Picture, waited: float = 0.0, width: int = 120) -> str:
     return captured.get()
 
 
+def test_on_a_narrow_terminal_the_searched_values_are_cut_first() -> None:
+    view = study(small(), counts={TrialState.RUNNING: 1})
+    running = trial(view, 17, state=TrialState.RUNNING, step=2000, curve=curve(3.0, 2.25))
+    running.params.update({f"knob_number_{n}": 0.123456 for n in range(6)})
+    lines = seen(Picture(view, [running], [WORKER], [running]), width=90).splitlines()
+    (head,) = (line for line in lines if "running on" in line)
+    (row,) = (line for line in lines if line.startswith("17"))
+    for word in ("trial", "running on", "step", "validation_loss", "curve"):
+        assert word in head
+    assert "2000" in row
+    assert "2.25" in row
+    assert row.rstrip().endswith("…")
+    assert "knob_number_5" not in row
+
+
 def test_the_live_view_shows_progress_best_workers_and_running_curves() -> None:
     view = study(
         small(budget__trials=6),
