@@ -7,22 +7,29 @@ import { pick, picked, room, showLink } from "./picks.js";
 
 const ROWS = 50; // shown before "show more" is pressed
 const MORE = 1000; // shown after it
-const order = { sort: "number", down: true, limit: ROWS };
-let table = { rows: [], matching: 0, total: 0 };
+const order = { sort: "number", down: true, limit: ROWS }; // as the reader wants it
+let table = { rows: [], matching: 0, total: 0, order: { ...order } }; // as it is shown
+let asked = 0; // how often the rows were asked for
+let shown = 0; // which of the answers is shown
 
 /** Reads the rows again and draws the table; nothing where the page has none. */
 export async function drawTrials() {
   const place = document.querySelector("[data-trials]");
   if (!place) return;
-  table = await getJson(`${place.dataset.trials}?${new URLSearchParams([...Object.entries(order), ...brushed()])}`);
+  const mine = ++asked;
+  const wanted = { ...order };
+  const answer = await getJson(`${place.dataset.trials}?${new URLSearchParams([...Object.entries(wanted), ...brushed()])}`);
+  if (mine < shown) return; // a later answer has overtaken this one
+  shown = mine;
+  table = { ...answer, order: wanted };
   render(place);
 }
 
 document.addEventListener("brushed", again);
 
-/** Shows at once what was asked for; the rows follow. */
+/** Asks for what the reader wants by now; until it comes the rows are dimmed. */
 function again() {
-  render(document.querySelector("[data-trials]"));
+  document.querySelector("[data-trials]").setAttribute("aria-busy", "true");
   drawTrials().catch((error) => toast(error.message, true));
 }
 
@@ -54,6 +61,7 @@ function render(place) {
   const drawn = make("table", { className: "rows" }, head(shown), body(place, shown));
   drawn.setAttribute("aria-label", `${table.total} trials`);
   fill(place, drawn);
+  place.setAttribute("aria-busy", String(shown < asked));
   showLink(document.getElementById("compare"));
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
@@ -93,7 +101,8 @@ function heading({ key, title, n }) {
     again();
   });
   const cell = make("th", { scope: "col", className: n ? "n" : "" }, button);
-  cell.setAttribute("aria-sort", order.sort === key ? (order.down ? "descending" : "ascending") : "none");
+  const { sort, down } = table.order;
+  cell.setAttribute("aria-sort", sort === key ? (down ? "descending" : "ascending") : "none");
   return cell;
 }
 
