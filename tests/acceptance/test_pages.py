@@ -15,7 +15,7 @@ from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Route
 
 pytestmark = pytest.mark.browser
 SEARCH = {
@@ -87,6 +87,38 @@ def test_an_enqueued_configuration_waits_and_a_wrong_one_is_refused_at_its_field
     page.wait_for_selector("#happened >> text=learning_rate 0.0123")
     waiting = list(server.client.studies.trials("filled", "WAITING"))  # type: ignore[arg-type]
     assert [t.params["regularizer"] for t in waiting] == ["none"]
+
+
+def test_rows_are_those_asked_for_last(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/table?sort=number*", lambda route: held.append(route))
+    page.locator("[id='sort number']").click()
+    page.wait_for_selector("#trials[aria-busy=true]")
+    page.get_by_role("button", name="validation loss").click()
+    page.wait_for_selector(
+        "#trials[aria-busy=false] th[aria-sort=ascending] >> text=validation loss"
+    )
+    first = page.locator("#trials tbody tr").first
+    assert first.locator("td").nth(3).inner_text().startswith("★")
+    with page.expect_response("**/table?sort=number*"):
+        held[0].continue_()
+    page.wait_for_timeout(300)  # the late answer is there
+    assert first.locator("td").nth(3).inner_text().startswith("★")
+    assert page.locator("#trials th[aria-sort=ascending]").inner_text() == "validation loss"
+    page.unroute("**/table?sort=number*")
+
+
+def test_the_heading_tells_the_order_of_the_rows_that_are_shown(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/table?sort=value*", lambda route: held.append(route))
+    page.get_by_role("button", name="validation loss").click()
+    page.wait_for_selector("#trials[aria-busy=true]")
+    assert page.locator("#trials th[aria-sort=descending]").inner_text() == "Trial"
+    held[0].continue_()
+    page.wait_for_selector(
+        "#trials[aria-busy=false] th[aria-sort=ascending] >> text=validation loss"
+    )
+    page.unroute("**/table?sort=value*")
 
 
 def test_trials_are_ticked_in_the_table_and_compared(page: Page) -> None:
