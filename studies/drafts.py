@@ -33,6 +33,7 @@ class DraftView(View):
     spec: dict[str, Any] = Field(description="the study file")
     yaml: str
     sampled: dict[str, list[Bar]] = Field(description="values drawn at random, by searched knob")
+    notes: list[str] = Field(description="what is searched in vain, and what to do about it")
     trials: int
     tokens: int = Field(description="trained on at most: no trial ends early")
     tokens_per_second: float | None = Field(description="of the newest study of this kind of model")

@@ -51,6 +51,9 @@ _CONDITIONS: Final = """\
 is searched, and recorded, only in trials whose regularizer is l1 or l2; elsewhere λ has its
 default, 0. The governing knob has to be searched with `choice`; several must all hold; conditions
 may be nested, never circular. The order of the entries does not matter.
+
+What is searched in vain, as the regularizer while λ is 0 or Adam's momentum, is not refused:
+`lmtune create` and the form of a new study say it.
 """
 _SHAPES: Final = {
     "log": "[LOW, HIGH]",

@@ -10,6 +10,7 @@ from service.store import reports, studies
 from service.store.database import Connection
 from service.tuning import preview, samplers
 from studies.drafts import Bar, DraftView
+from studies.idle import idle
 from studies.spec import StudySpec, parse_spec
 
 _LOOKED_AT: Final = 20  # newest studies, for one of the same kind of model
@@ -29,6 +30,7 @@ def draft(ctx: Context, document: Mapping[str, Any]) -> DraftView:
             param.name: [Bar(label=a, count=n) for a, n in preview.histogram(param, drawn)]
             for param in spec.space
         },
+        notes=[str(notice) for notice in idle(spec)],
         trials=spec.budget.trials,
         tokens=tokens,
         tokens_per_second=speed,

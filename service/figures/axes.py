@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-TICK_ROOM: Final = 70  # of a tick's label on an x axis [px]
+LETTER: Final = 6.4  # width of a letter of 12 px, on average [px]; assumption
+_TICK_ROOM: Final = 70  # of a number on an x axis [px]
+_GAP: Final = 10  # between two names on an x axis [px]
 _TICKS: Final = 6  # of a linear axis, about
 _FEW: Final = 1.5  # decades under which a log axis names 2 and 5 too
 
@@ -61,10 +63,17 @@ class Axis:
         named = [(self.place(value), self._said(value)) for value in values]
         return [(at, text) for at, text in named if at is not None and 0 <= at <= 1]
 
-    def ticks_within(self, most: float) -> list[tuple[float, str]]:
-        """Returns every so many of the ticks that at most so many are left."""
+    def rows_of_ticks(self, width: float) -> list[list[tuple[float, str]]]:
+        """Returns the ticks of an x axis so wide [px], as the rows of text that have room for them.
+
+        Names that do not fit into one row take turns in two; what fits into neither is left out.
+        """
         ticks = self.ticks
-        return ticks[:: max(1, math.ceil(len(ticks) / max(most, 1)))]
+        names = self.kind == "category"
+        most = max(width / (LETTER * self.widest + _GAP if names else _TICK_ROOM), 1)
+        rows = 2 if names and len(ticks) > most else 1
+        kept = ticks[:: max(1, math.ceil(len(ticks) / (rows * most)))]
+        return [kept[row::rows] for row in range(rows)]
 
     @property
     def widest(self) -> int:

@@ -64,15 +64,17 @@ def slices(study: StudyData, columns: int = 4) -> go.Figure:
     )
     values = [y for panel in panels for cells in panel.points.values() for _, y, _ in cells]
     span = window(values, study.direction)
+    named: set[str] = set()  # roles that the legend has
     for index, panel in enumerate(panels):
         row, column = index // columns + 1, index % columns + 1
-        _add_panel(figure, panel, row, column, legend=index == 0)
+        _add_panel(figure, panel, row, column, named)
         figure.update_yaxes(range=span, row=row, col=column)
     figure.update_yaxes(title={"text": style.label(study.metric)}, col=1)
     return figure
 
 
-def _add_panel(figure: go.Figure, panel: Panel, row: int, column: int, *, legend: bool) -> None:
+def _add_panel(figure: go.Figure, panel: Panel, row: int, column: int, named: set[str]) -> None:
+    """Draws a panel; a role is named by the first panel that shows it."""
     for role, cells in panel.points.items():
         x, y, numbers = ([cell[part] for cell in cells] for part in range(3))
         trace = style.dots(
@@ -82,9 +84,10 @@ def _add_panel(figure: go.Figure, panel: Panel, row: int, column: int, *, legend
             y=y,
             customdata=numbers,
             legendgroup=role,
-            showlegend=legend,
+            showlegend=bool(cells) and role not in named,
             hovertemplate="trial %{customdata}<br>%{x}<br>%{y:.5g}<extra>" + role + "</extra>",
         )
+        named |= {role} if cells else set()
         figure.add_trace(trace, row=row, col=column)
     figure.update_xaxes(title={"text": panel.name}, row=row, col=column, **panel.axis)
 

@@ -14,11 +14,11 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from service.figures import style
-from service.figures.axes import TICK_ROOM, Axis, axes_of
+from service.figures.axes import LETTER, Axis, axes_of
 
 _LEFT, _RIGHT, _BOTTOM = 64, 14, 48  # room around a plot [px]
 _LEGEND: Final = 26  # height of the legend's row [px]
-_LETTER: Final = 6.4  # width of a letter of 12 px, on average [px]; assumption
+_ROW: Final = 14  # height of a row of text [px]
 _DASHES: Final = {"dash": "6 4", "dot": "2 3"}
 _SPIKES: Final = [(3.2 if k % 2 else 8.0, k * math.pi / 5) for k in range(10)]  # radius, angle
 _STAR: Final = "L".join(f"{r * math.sin(a):.1f} {-r * math.cos(a):.1f}" for r, a in _SPIKES)
@@ -38,7 +38,7 @@ def svg(figure: go.Figure, title: str, width: int = 900) -> str:
     named = [trace for trace in figure.data if trace.showlegend is not False and trace.name]
     top = _LEGEND if len(named) > 1 else 6
     labels = [axis.widest for name, axis in axes.items() if name.startswith("y") and axis.visible]
-    left = max(_LEFT, 22 + _LETTER * max(labels, default=0))
+    left = max(_LEFT, 22 + LETTER * max(labels, default=0))
     area = (left, float(top), width - left - _RIGHT, height - top - _BOTTOM)
     parts = [*_legend(named, left), *_panels(figure, axes, area)]
     parts += [_note(note, axes, area) for note in figure.layout.annotations]
@@ -87,11 +87,13 @@ def _grid(x: Axis, y: Axis, box: Box) -> Iterator[str]:
             turned = f"rotate(-90 14 {top + height / 2:.0f})"
             yield _text(14, top + height / 2, y.title, "middle", f' transform="{turned}"')
     if x.visible and y.visible:  # an axis laid over another has its grid already
-        for place, text in x.ticks_within(width / TICK_ROOM):
-            at = left + place * width
-            yield _line(at, top, at, bottom, style.GRID)
-            yield _text(at, bottom + 16, text, "middle")
-        yield _text(left + width / 2, bottom + 36, x.title, "middle")
+        rows = x.rows_of_ticks(width)
+        for row, ticks in enumerate(rows):
+            for place, text in ticks:
+                at = left + place * width
+                yield _line(at, top, at, bottom, style.GRID)
+                yield _text(at, bottom + 16 + row * _ROW, text, "middle")
+        yield _text(left + width / 2, bottom + 22 + len(rows) * _ROW, x.title, "middle")
 
 
 def _scatter(trace: Any, x: Axis, y: Axis, box: Box) -> Iterator[str]:
@@ -174,7 +176,7 @@ def _legend(traces: Sequence[Any], left: float) -> Iterator[str]:
         color = trace.line.color if lined else trace.marker.color
         yield f'<rect x="{at:.0f}" y="8" width="12" height="{4 if lined else 10}" fill="{color}"/>'
         yield _text(at + 18, 17, trace.name, "start")
-        at += 36 + _LETTER * len(trace.name)
+        at += 36 + LETTER * len(trace.name)
 
 
 def _path(points: Sequence[tuple[float, float] | None], *, steps: bool) -> str:

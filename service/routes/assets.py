@@ -5,6 +5,7 @@ An address names the version of all of them, so a browser keeps them until there
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 from dataclasses import dataclass
@@ -64,6 +65,12 @@ def asset(version: str, name: str, request: Request) -> Response:
 def address(name: str) -> str:
     """Returns where a page finds a file."""
     return f"/static/{_version()}/{name}"
+
+
+def inlined(name: str) -> str:
+    """Returns a file as an address that holds it whole, for a page that stands alone."""
+    found = _asset(name)
+    return f"data:{found.media_type};base64,{base64.b64encode(found.content).decode()}"
 
 
 def prepare() -> None:

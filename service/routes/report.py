@@ -12,13 +12,13 @@ from fastapi.responses import HTMLResponse
 from service.figures import FIGURES, StudyData
 from service.figures.findings import findings
 from service.figures.svg import svg
+from service.routes.assets import inlined
 from service.routes.dashboard import not_found, recipe_text
 from service.routes.reading import Read
 from service.routes.summary import Summary
 from service.routes.templating import TEMPLATES
 from studies import wire
 from studies.errors import NotFound
-from studies.recipe import KNOBS
 from studies.spec import StudySpec
 
 _FIGURES: Final = ("importances", "history", "curves", "rates", "slices")
@@ -65,7 +65,7 @@ def get_report(name: str, request: Request, read: Read) -> Response:
         "drawings": drawings(data, summary.spec),
         "environment": environment(best) if best else {},
         "recipe": recipe_text(best) if best else "",
-        "knobs": KNOBS,
+        "icon": inlined("favicon.svg"),
     }
     headers = {"Cache-Control": "no-store"}
     return TEMPLATES.TemplateResponse(request, "report.html", context, headers=headers)

@@ -53,10 +53,18 @@ async function check(form, file) {
     const draft = await sendJson(form.dataset.draft, "POST", { spec });
     file.value = draft.yaml;
     said.textContent = cost(draft);
+    note(draft.notes);
     for (const place of form.querySelectorAll("[data-preview]")) bars(place, draft.sampled[place.dataset.preview] ?? []);
   } catch (error) {
     said.textContent = `Not right yet, so the file below is as it was before. ${error.message}`;
   }
+}
+
+/** Says which knobs are searched in vain. */
+function note(notes) {
+  const place = document.getElementById("notes");
+  place.replaceChildren(...notes.map((text) => make("li", {}, text)));
+  place.hidden = !notes.length;
 }
 
 function cost({ trials, tokens, tokens_per_second: speed, seconds }) {

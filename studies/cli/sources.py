@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from studies.cli.output import warn
 from studies.corpus import check_corpus
 from studies.documents import resolve
 from studies.errors import InvalidInput, NotFound
 from studies.explain import near
 from studies.files import catalog, read_document
+from studies.idle import idle
 from studies.spec import StudySpec, parse_spec
 
 _NAMES_A_TEXT: Final = ("builtin", "path", "sha256", "validation_at", "test_at")
@@ -38,7 +40,7 @@ class Source:
 
 
 def open_source(study: str, data: Path | None = None) -> Source:
-    """Returns the study in a file or in the catalog, with its text checked.
+    """Returns the study in a file or in the catalog, with its text checked; says what is idle.
 
     Args:
         study: a path, or the name of a catalog study where no such file exists.
@@ -55,6 +57,8 @@ def open_source(study: str, data: Path | None = None) -> Source:
         document = _with_text(document, data)
     source = Source(parse_spec(document), path.parent)
     check_text(source)
+    for notice in idle(source.spec):
+        warn(f"note: {notice}")
     return source
 
 

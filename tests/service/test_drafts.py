@@ -30,7 +30,14 @@ def test_a_draft_is_a_study_file_with_what_it_would_cost(small_world: World) -> 
     assert most * 8 < said.tokens < most * 24
     assert said.tokens == pytest.approx(most * 16, rel=0.1)
     assert said.seconds is None  # no study has told how fast it is
+    assert said.notes == []
     assert small_world.rows("studies") == []
+
+
+def test_a_draft_says_what_is_searched_in_vain(small_world: World) -> None:
+    vain = {"regularizer": SEARCH["regularizer"], "learning_rate": SEARCH["learning_rate"]}
+    (note,) = draft(small_world.ctx, spec("mine", search=vain).document()).notes
+    assert note.startswith("search.regularizer: changes nothing while lambda is 0")
 
 
 def test_its_time_is_that_of_the_newest_study_of_its_kind(small_world: World) -> None:

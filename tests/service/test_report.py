@@ -140,6 +140,25 @@ def test_an_axis_names_round_values():
     assert names.place("l1") is None
 
 
+def test_names_that_have_no_room_in_one_row_take_turns_in_two():
+    kinds = ("none", "l1", "l2", "decoupled")
+    names = Axis(-0.5, 3.5, kind="category", categories=kinds)
+    assert [[text for _, text in row] for row in names.rows_of_ticks(400)] == [[*kinds]]
+    two = names.rows_of_ticks(180)
+    assert [[text for _, text in row] for row in two] == [["none", "l2"], ["l1", "decoupled"]]
+    assert [len(row) for row in names.rows_of_ticks(70)] == [1, 1]  # no room for more
+    assert [len(row) for row in Axis(0.0, 10.0).rows_of_ticks(210)] == [3]
+
+
+def test_a_legend_names_only_roles_that_are_shown():
+    def named(*trials):
+        figure = FIGURES["slices"].draw(study(*trials))
+        return [t.name for t in figure.data if t.showlegend]
+
+    assert named(trial(0, 1e-2, 1.0), trial(1, 1e-3, 2.0)) == ["complete", "best"]
+    assert named(trial(0, 1e-2, 1.0)) == ["best"]
+
+
 @pytest.mark.parametrize("kind", report._FIGURES)
 @pytest.mark.parametrize("done", [0, 11, 40])
 def test_a_still_picture_is_svg_with_every_trace(kind, done):
@@ -188,7 +207,8 @@ def test_the_report_stands_alone_and_says_what_it_must(client, read):
     page = client.get("/studies/quickstart/report").text
     assert "<h1>quickstart</h1>" in client.get("/api/v1/studies/quickstart/report").text
     outside = re.findall(r"(?:src|href|url\(|@import|xlink:href|data-)[\"'=(]", page)
-    assert (outside, "<script" in page) == ([], False)
+    assert (len(outside), "<script" in page) == (1, False)
+    assert '<link rel="icon" href="data:image/svg+xml;base64,' in page  # the one address
     assert page.count("<svg viewBox") == 5
     best = read.best("quickstart")
     for said in (

@@ -73,6 +73,15 @@ def test_options_answer_and_the_text_is_named_from_where_the_file_lies(
     assert run("create", "studies/a.yaml", "--dry-run").code == 0
 
 
+def test_a_knob_that_is_searched_in_vain_is_said(run: Run, here: Path) -> None:
+    (here / "vain.yaml").write_text(
+        "name: vain\ndata: {builtin: stdlib}\nsearch: {regularizer: {choice: [none, l2]}}\n"
+    )
+    ran = run("create", "vain.yaml", "--dry-run")
+    assert ran.code == 0
+    assert ran.err.startswith("note: search.regularizer: changes nothing while lambda is 0")
+
+
 WRONG = [
     (["--data", "none.txt"], "error: data: none.txt: no such file"),
     (["--model", "lstmm"], "error: model: 'lstmm' is not known"),

@@ -1,0 +1,63 @@
+"""Knobs that a study searches in vain: whatever their value, its trials train alike.
+
+They are said, not refused: nothing is lost but trials that could have tried something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from studies.errors import FieldError
+from studies.knobs import written
+from studies.recipe import KNOBS
+from studies.spec import StudySpec
+
+_ADAM: Final = ("adam", "adamw", "muon")
+_TRANSFORMERS: Final = ("gpt", "gpt2", "llama", "qwen3", "bert")
+_POSITIVE: Final = ()  # any value above 0
+# A knob, and the values of another with one of which it changes what a trial learns.
+NEEDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
+    "regularizer": ("lambda", _POSITIVE),
+    "regularized": ("lambda", _POSITIVE),
+    "momentum": ("optimizer", ("sgd", "muon")),
+    "beta1": ("optimizer", _ADAM),
+    "beta2": ("optimizer", _ADAM),
+    "epsilon": ("optimizer", _ADAM),
+    "weight_decay": ("optimizer", ("adamw", "muon")),
+    "final_fraction": ("schedule", ("linear", "cosine", "wsd")),
+    "cooldown": ("schedule", ("wsd",)),
+    "ladder_every": ("schedule", ("ladder",)),
+    "ladder_factor": ("schedule", ("ladder",)),
+    "span_length": ("span_masking", _POSITIVE),
+    "mask_probability": ("kind", ("bert",)),
+    "heads": ("kind", _TRANSFORMERS),
+    "attention_dropout": ("kind", _TRANSFORMERS),
+    "positions": ("kind", ("gpt",)),
+}
+
+
+def idle(spec: StudySpec) -> Iterator[FieldError]:
+    """Yields a notice for each searched knob that changes nothing in any trial."""
+    if spec.model.kind == "script":
+        return  # its knobs are its own
+    for name in spec.search:
+        other, values = NEEDS.get(name, ("", ()))
+        taken = _taken(spec, other) if other else []
+        if any(value in values if values else value > 0 for value in taken) or not other:
+            continue
+        wanted = " or ".join(map(written, values)) if values else "above 0"
+        yield FieldError(
+            f"search.{name}",
+            f"changes nothing while {other} is {' or '.join(map(written, taken))}",
+            f"remove it, or let {other} be {wanted}",
+        )
+
+
+def _taken(spec: StudySpec, name: str) -> list[Any]:
+    """Returns the values that a knob has in trials: its choices, the ends of its range, or one."""
+    entry = spec.search.get(name)
+    if entry is not None:
+        return list(entry.choice or entry.log or entry.uniform or ())
+    section = getattr(spec, KNOBS[name].section)
+    return [section.model_dump(by_alias=True)[name]]

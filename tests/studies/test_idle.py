@@ -1,0 +1,52 @@
+"""What is searched in vain is said, and nothing else is."""
+
+import pytest
+
+from studies.files import catalog
+from studies.idle import NEEDS, idle
+from studies.recipe import KNOBS
+from studies.spec import load_spec, parse_spec
+
+RANGE = {"uniform": [0.1, 0.5]}
+
+
+def said(search: dict, **sections: dict) -> list[str]:
+    document = {"name": "s", "data": {"builtin": "stdlib"}, "search": search, **sections}
+    return [str(notice) for notice in idle(parse_spec(document))]
+
+
+def test_a_regularizer_is_idle_while_lambda_is_0():
+    search = {"regularizer": {"choice": ["l1", "l2"]}}
+    notice = "search.regularizer: changes nothing while lambda is 0"
+    assert said(search) == [f"{notice} (remove it, or let lambda be above 0)"]
+    assert said(search, train={"lambda": 1e-4}) == []
+    assert said({**search, "lambda": {"log": [1e-6, 1e-2]}}) == []
+
+
+def test_a_searched_choice_wakes_a_knob_only_where_it_holds_a_value_that_does():
+    search = {"momentum": RANGE, "optimizer": {"choice": ["adam", "adamw"]}}
+    (notice,) = said(search)
+    assert "changes nothing while optimizer is adam or adamw" in notice
+    assert "let optimizer be sgd or muon" in notice
+    search["optimizer"]["choice"].append("sgd")
+    assert said(search) == []
+
+
+def test_a_range_wakes_a_knob_by_its_upper_end():
+    assert said({"span_length": {"uniform": [2, 5]}, "span_masking": {"uniform": [0.0, 0.2]}}) == []
+
+
+def test_a_script_has_knobs_of_its_own():
+    model = {"kind": "script", "command": ["python", "train.py"]}
+    assert said({"momentum": RANGE}, model=model) == []
+
+
+@pytest.mark.parametrize("name", catalog())
+def test_no_ready_study_searches_in_vain(name):
+    assert list(idle(load_spec(catalog()[name]))) == []
+
+
+def test_the_table_names_knobs_and_their_values():
+    for name, (other, values) in NEEDS.items():
+        assert KNOBS[name].searchable
+        assert set(values) <= set(KNOBS[other].choices or ())

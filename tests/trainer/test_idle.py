@@ -1,0 +1,28 @@
+"""The knob walk backwards: what `studies/idle.py` says changes nothing changes nothing."""
+
+import pytest
+
+from studies.idle import NEEDS
+from studies.recipe import KNOBS
+from trainer.loop import train
+
+from .conftest import Recorder
+from .test_knobs import MOVED
+
+# Beside this other knob, which is not as it would have to be ...
+ASLEEP = {
+    name: {other: next((c for c in KNOBS[other].choices if c not in values), None) if values else 0}
+    for name, (other, values) in NEEDS.items()
+}
+
+
+@pytest.mark.parametrize("knob", NEEDS)
+def test_an_idle_knob_changes_nothing(tiny, text, knob):
+    runs = []
+    for moved in ({}, {knob: MOVED[knob][0]}):
+        recipe = tiny(**{**ASLEEP[knob], **moved})
+        train(recipe, text, recorder := Recorder())
+        runs.append((recipe, recorder.numerics()))
+    (plain, before), (changed, after) = runs
+    assert plain != changed
+    assert before == after
