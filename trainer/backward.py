@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from studies.errors import OutOfMemory
 from studies.recipe import TrainRecipe
 from trainer import device
 from trainer.models import LanguageModel, State
@@ -22,6 +23,7 @@ from trainer.ranks import Ranks
 
 logger = logging.getLogger(__name__)
 _ALONE: Final = Ranks()
+_REHEARSED: Final = 2  # steps: the optimizer takes its memory in the first
 _GRAPHS_KEPT: Final = 4  # compiled, when a run begins; half of torch's limit
 
 
@@ -30,7 +32,8 @@ class Backward:
 
     A batch that does not fit into memory is computed once more in twice as many parts; the
     gradient is the same but for rounding, and dropout draws other masks. It stays so for the run,
-    saved and resumed; what does not fit then ends the trial.
+    saved and resumed; what does not fit then ends the trial. Several ranks find out together,
+    before their first two steps; what does not fit on one of them later ends the trial.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Backward:
         self._device = next(model.parameters()).device
         self._asked = min(train.accumulate, max(1, train.batch_size // ranks.world))
         self._parts = self._asked
+        self._rehearsals = _REHEARSED if ranks.world > 1 else 0  # left to do
         self._memory: State = []  # of the whole batch, after the last step
 
     def gradients(self, x_BT: Tensor, y_BT: Tensor, seed: int, continues: bool) -> Tensor:
@@ -63,10 +67,14 @@ class Backward:
         """
         if not continues:
             self._memory = []
+        if self._rehearsals:
+            self._rehearse(x_BT, y_BT, seed)
+            self._rehearsals -= 1
         try:
             return self._batch(x_BT, y_BT, seed)
         except Exception as error:
-            if not self._may_halve(error, len(x_BT)):
+            alone = self._ranks.world == 1  # others would wait for this rank
+            if not (device.is_out_of_memory(error) and alone and self._may_halve(len(x_BT))):
                 raise
             reason = device.out_of_memory_reason(error, self._device)
         # Here, where no traceback holds the activations any more.
@@ -90,6 +98,28 @@ class Backward:
         self._memory = _joined(memories) if self._carries else []
         return loss
 
+    def _rehearse(self, x_BT: Tensor, y_BT: Tensor, seed: int) -> None:
+        """Computes a batch on every rank for itself, to find out whether it fits on all.
+
+        In a step the others wait for the gradient of one that has no memory, and cannot be told.
+        """
+        reason, memory = "", self._memory
+        try:
+            with self._ranks.apart(self._forward):
+                self._batch(x_BT, y_BT, seed)
+        except Exception as error:
+            if not device.is_out_of_memory(error):
+                raise
+            reason = device.out_of_memory_reason(error, self._device)
+        self._memory = memory
+        self._model.zero_grad(set_to_none=True)
+        if self._ranks.any(bool(reason)):
+            reason = reason or "another device has no memory left"
+            if not self._may_halve(len(x_BT)):
+                raise OutOfMemory(reason)
+            self._halve(reason, len(x_BT))
+            self._rehearse(x_BT, y_BT, seed)
+
     def _share(self, y_bT: Tensor, y_BT: Tensor) -> float | Tensor:
         """Returns which part of the batch's targets is in a part of it."""
         if len(y_bT) == len(y_BT):
@@ -109,10 +139,8 @@ class Backward:
         ]
         return [[layer[i] for layer in layers] for i in range(self._parts)]
 
-    def _may_halve(self, error: Exception, rows: int) -> bool:
-        halved = self._parts > self._asked or 2 * self._parts > rows
-        alone = self._ranks.world == 1  # others would wait for this rank
-        return device.is_out_of_memory(error) and alone and not halved
+    def _may_halve(self, rows: int) -> bool:
+        return self._parts == self._asked and 2 * self._parts <= rows // self._ranks.world
 
     def _halve(self, reason: str, rows: int) -> None:
         self._model.zero_grad(set_to_none=True)

@@ -9,8 +9,9 @@ Shapes: B sequences, b sequences of a rank, T tokens.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import torch
 import torch.distributed
@@ -36,6 +37,14 @@ class Ranks:
     def wrap(self, model: nn.Module) -> Any:
         """Returns the model whose backward pass leaves the mean of all ranks' gradients."""
         return model
+
+    def apart(self, model: Any) -> AbstractContextManager[None]:
+        """Inside, a backward pass of the wrapped model leaves this rank's own gradient."""
+        return nullcontext()
+
+    def any(self, here: bool) -> bool:
+        """Returns whether it is so on any rank: every rank asks."""
+        return here
 
     def total_(self, x: Tensor) -> Tensor:
         """Returns the sum over the ranks, in place."""
@@ -73,7 +82,18 @@ class Together(Ranks):
     def wrap(self, model: nn.Module) -> Any:
         """Returns the model in DistributedDataParallel."""
         ids = [self._device] if self._device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids)
+        # Buffers are tables of angles and masks, equal everywhere and never written.
+        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+
+    def apart(self, model: Any) -> AbstractContextManager[None]:
+        """Inside, nothing waits for another rank."""
+        return cast(DistributedDataParallel, model).no_sync()
+
+    def any(self, here: bool) -> bool:
+        """Returns whether it is so on any rank."""
+        told = torch.tensor(float(here))
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, group=self._told)
+        return bool(told)
 
     def total_(self, x: Tensor) -> Tensor:
         """Returns the sum over the ranks, in place."""

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from trainer.checkpoint import CheckpointFile
 from trainer.ranks import Ranks
 from trainer.run import Run
 
+SHORT = Path(__file__).with_name("short.py")
 RUNS = [
     {"kind": "lstm", "batch_size": 7, "label_smoothing": 0.1, "patience": 9},
     {"kind": "gpt", "accumulate": 2, "precision": "fp16", "gradient_checkpointing": True},
@@ -77,6 +79,39 @@ def test_what_rank_0_is_told_all_do_and_one_process_goes_on_from_there(on_file, 
         for metric in ("validation_loss", "train_loss"):
             expected = whole.items[1].metrics[metric]
             assert rows[0]["metrics"][metric] == pytest.approx(expected, rel=1e-4)
+
+
+def short(recipe, folder, share):
+    """Trains where the second process has too little memory; returns what both printed."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    said = recipe.model_dump_json(by_alias=True, exclude_none=True)
+    done = subprocess.run(
+        [sys.executable, *torchrun, SHORT, said, folder / "text", str(share)],
+        capture_output=True, text=True, timeout=240 * PATIENCE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},  # 64 MiB for each
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_fit_on_one_device_is_halved_on_all(on_file, text, tmp_path):
+    (tmp_path / "text").write_text(text * 40)
+    recipe = on_file(
+        kind="gpt", embedding_dim=8, hidden_dim=8, heads=1, batch_size=1_536, sequence_length=128,
+        tokenizer="bytes", evaluate_every=2, steps=2,
+    )  # fmt: skip
+    (said,) = short(recipe, tmp_path, 0.5)
+    alone = Run(recipe, text * 40)
+    alone.step()
+    alone.step()
+    parts, loss = map(float, said.split())
+    assert parts == 2
+    assert loss == pytest.approx(alone.evaluate().metrics["validation_loss"], rel=2e-3)
+    first, second = sorted(short(recipe, tmp_path, -0.3))  # half of it does not fit either
+    assert first == "rank 0: another device has no memory left"
+    assert second.startswith("rank 1: ")
+    assert "memory" in second
 
 
 def test_a_batch_that_does_not_go_round_is_an_error(tiny, text, monkeypatch):

@@ -1,0 +1,63 @@
+"""One of two ranks, of which the second has too little memory: run by test_ranks.py.
+
+    torchrun ... short.py RECIPE TEXT SHARE
+
+SHARE: of what lies between half a batch's need (0) and a whole one's (1), what the second has.
+"""
+
+import os
+import re
+import resource
+import sys
+from pathlib import Path
+
+from studies.errors import OutOfMemory
+from studies.recipe import Recipe
+from trainer.run import Run
+
+
+def address_space() -> dict[str, int]:
+    """Returns this process's address space, now and at most so far [bytes]."""
+    status = Path("/proc/self/status").read_text()
+    return {name: 1024 * int(kib) for name, kib in re.findall(r"(Vm\w+):\s+(\d+) kB", status)}
+
+
+def need(recipe: Recipe, text: str, parts: int) -> int:
+    """Returns what a step takes beside what the run has, where nobody else trains [bytes]."""
+    read, write = os.pipe()
+    if not os.fork():  # before there is a group
+        os.environ["WORLD_SIZE"] = "1"
+        run = Run(recipe.with_knobs({"accumulate": parts, "batch_size": recipe.train.batch_size // 2}), text)
+        before = address_space()["VmSize"]
+        run.step()
+        os.write(write, str(address_space()["VmPeak"] - before).encode())
+        os._exit(0)
+    os.wait()
+    return int(os.read(read, 99))
+
+
+def main() -> None:
+    """Trains two steps; rank 0 says how."""
+    recipe, text = Recipe.model_validate_json(sys.argv[1]), Path(sys.argv[2]).read_text()
+    short = os.environ["RANK"] == "1"
+    if short:
+        whole, half = need(recipe, text, 1), need(recipe, text, 2)
+    run = Run(recipe, text)
+    if short:
+        room = int(half + float(sys.argv[3]) * (whole - half))
+        limit = address_space()["VmSize"] + room
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        run.step()
+        run.step()
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        metrics = run.evaluate().metrics
+    except OutOfMemory as error:
+        sys.stdout.write(f"rank {run.ranks.rank}: {error}\n")
+        return
+    if not short:
+        sys.stdout.write(f"{metrics['batch_parts']} {metrics['validation_loss']}\n")
+
+
+if __name__ == "__main__":
+    main()
