@@ -27,7 +27,8 @@ def need(recipe: Recipe, text: str, parts: int) -> int:
     read, write = os.pipe()
     if not os.fork():  # before there is a group
         os.environ["WORLD_SIZE"] = "1"
-        run = Run(recipe.with_knobs({"accumulate": parts, "batch_size": recipe.train.batch_size // 2}), text)
+        share = recipe.train.batch_size // 2
+        run = Run(recipe.with_knobs({"accumulate": parts, "batch_size": share}), text)
         before = address_space()["VmSize"]
         run.step()
         os.write(write, str(address_space()["VmPeak"] - before).encode())
