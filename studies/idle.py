@@ -1,4 +1,4 @@
-"""Knobs that a study searches in vain: whatever their value, its trials train alike.
+"""Some knobs that a study may search in vain: whatever their value, its trials train alike.
 
 They are said, not refused: nothing is lost but trials that could have tried something else.
 """
@@ -11,6 +11,7 @@ from typing import Any, Final
 from studies.errors import FieldError
 from studies.knobs import written
 from studies.recipe import KNOBS
+from studies.space import CategoricalParam, FloatParam, IntParam
 from studies.spec import StudySpec
 
 _ADAM: Final = ("adam", "adamw", "muon")
@@ -19,7 +20,6 @@ _POSITIVE: Final = ()  # any value above 0
 # A knob, and the values of another with one of which it changes what a trial learns.
 NEEDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "regularizer": ("lambda", _POSITIVE),
-    "regularized": ("lambda", _POSITIVE),
     "momentum": ("optimizer", ("sgd", "muon")),
     "beta1": ("optimizer", _ADAM),
     "beta2": ("optimizer", _ADAM),
@@ -38,7 +38,7 @@ NEEDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
 
 
 def idle(spec: StudySpec) -> Iterator[FieldError]:
-    """Yields a notice for each searched knob that changes nothing in any trial."""
+    """Yields a notice for each searched knob of NEEDS that changes nothing in any trial."""
     if spec.model.kind == "script":
         return  # its knobs are its own
     for name in spec.search:
@@ -55,9 +55,14 @@ def idle(spec: StudySpec) -> Iterator[FieldError]:
 
 
 def _taken(spec: StudySpec, name: str) -> list[Any]:
-    """Returns the values that a knob has in trials: its choices, the ends of its range, or one."""
-    entry = spec.search.get(name)
-    if entry is not None:
-        return list(entry.choice or entry.log or entry.uniform or ())
-    section = getattr(spec, KNOBS[name].section)
-    return [section.model_dump(by_alias=True)[name]]
+    """Returns the values that a knob has in trials: choices, the ends of a range, or one."""
+    param = next((param for param in spec.space if param.name == name), None)
+    if isinstance(param, CategoricalParam):
+        values = list(param.choices)
+    elif isinstance(param, FloatParam | IntParam):
+        values = [param.low, param.high]
+    else:
+        values = []
+    if param is None or param.when:  # where it is not searched
+        values.append(getattr(spec, KNOBS[name].section).model_dump(by_alias=True)[name])
+    return values

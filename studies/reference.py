@@ -52,8 +52,8 @@ is searched, and recorded, only in trials whose regularizer is l1 or l2; elsewhe
 default, 0. The governing knob has to be searched with `choice`; several must all hold; conditions
 may be nested, never circular. The order of the entries does not matter.
 
-What is searched in vain, as the regularizer while λ is 0 or Adam's momentum, is not refused:
-`lmtune create` and the form of a new study say it.
+Some knobs that are searched in vain, as the regularizer while λ is 0 or Adam's momentum, are not
+refused: `lmtune create`, `lmtune up` and the form of a new study name them.
 """
 _SHAPES: Final = {
     "log": "[LOW, HIGH]",

@@ -6,7 +6,7 @@ Shapes: B sequences, b sequences of a part, T tokens, V vocabulary.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
@@ -22,8 +22,8 @@ from trainer.precision import LossScaler, Precision
 from trainer.ranks import Ranks
 
 logger = logging.getLogger(__name__)
+_Forward = Callable[[Tensor, State], tuple[Tensor, State]]
 _ALONE: Final = Ranks()
-_REHEARSED: Final = 2  # steps: the optimizer takes its memory in the first
 _GRAPHS_KEPT: Final = 4  # compiled, when a run begins; half of torch's limit
 
 
@@ -32,8 +32,8 @@ class Backward:
 
     A batch that does not fit into memory is computed once more in twice as many parts; the
     gradient is the same but for rounding, and dropout draws other masks. It stays so for the run,
-    saved and resumed; what does not fit then ends the trial. Several ranks find out together,
-    before their first two steps; what does not fit on one of them later ends the trial.
+    saved and resumed; what does not fit then ends the trial. Several ranks find out together, by
+    `rehearse`; what does not fit on one of them in a step ends the trial.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Backward:
     ) -> None:
         self._model, self._precision, self._scaler = model, precision, scaler
         self._ranks = ranks
-        self._forward = ranks.wrap(_compiled(model) if train.compile else model)
+        self._alone: _Forward = _compiled(model) if train.compile else model
+        self._forward: _Forward = ranks.wrap(self._alone)
         self._smoothing, self._carries = train.label_smoothing, train.windows == "streams"
         self._device = next(model.parameters()).device
-        self._asked = min(train.accumulate, max(1, train.batch_size // ranks.world))
-        self._parts = self._asked
-        self._rehearsals = _REHEARSED if ranks.world > 1 else 0  # left to do
+        self._most = max(1, train.batch_size // ranks.world)  # parts of a rank's share
+        self._parts = self._asked = min(train.accumulate, self._most)
         self._memory: State = []  # of the whole batch, after the last step
 
     def gradients(self, x_BT: Tensor, y_BT: Tensor, seed: int, continues: bool) -> Tensor:
@@ -67,21 +67,42 @@ class Backward:
         """
         if not continues:
             self._memory = []
-        if self._rehearsals:
-            self._rehearse(x_BT, y_BT, seed)
-            self._rehearsals -= 1
         try:
-            return self._batch(x_BT, y_BT, seed)
+            return self._batch(self._forward, x_BT, y_BT, seed)
         except Exception as error:
             alone = self._ranks.world == 1  # others would wait for this rank
-            if not (device.is_out_of_memory(error) and alone and self._may_halve(len(x_BT))):
+            if not (device.is_out_of_memory(error) and alone and self._may_halve):
                 raise
             reason = device.out_of_memory_reason(error, self._device)
         # Here, where no traceback holds the activations any more.
         self._halve(reason, len(x_BT))
-        return self._batch(x_BT, y_BT, seed)
+        return self._batch(self._forward, x_BT, y_BT, seed)
 
-    def _batch(self, x_BT: Tensor, y_BT: Tensor, seed: int) -> Tensor:
+    def rehearse(self, x_BT: Tensor, y_BT: Tensor, seed: int) -> None:
+        """Has every rank compute its share of a batch for itself, to see whether it fits on all.
+
+        In a step the others wait for the gradient of a rank that has no memory, and cannot be
+        told. Where it does not fit on one, all compute theirs in twice as many parts from now on.
+
+        Raises:
+            OutOfMemory: it does not fit then either; on every rank.
+        """
+        reason = ""
+        try:
+            self._batch(self._alone, x_BT, y_BT, seed)
+        except Exception as error:
+            if not device.is_out_of_memory(error):
+                raise
+            reason = device.out_of_memory_reason(error, self._device)
+        self._model.zero_grad(set_to_none=True)
+        if self._ranks.any(bool(reason)):
+            reason = reason or "another device has no memory left"
+            if not self._may_halve:
+                raise OutOfMemory(reason)
+            self._halve(reason, len(x_BT))
+            self.rehearse(x_BT, y_BT, seed)
+
+    def _batch(self, forward: _Forward, x_BT: Tensor, y_BT: Tensor, seed: int) -> Tensor:
         device.seed_generators(self._device, seed)
         loss = torch.zeros((), device=self._device)
         memories: list[State] = []
@@ -91,34 +112,12 @@ class Backward:
             for x_bT, y_bT, memory in zip(*own, self._split(), strict=True):
                 share = self._share(y_bT, y_BT)
                 with self._precision.forward():
-                    part, memory = self._loss(x_bT, y_bT, memory)
+                    part, memory = self._loss(forward, x_bT, y_bT, memory)
                 (part * (share * scale)).backward()
                 loss += share * part.detach()
                 memories.append([(h.detach(), c.detach()) for h, c in memory])
         self._memory = _joined(memories) if self._carries else []
         return loss
-
-    def _rehearse(self, x_BT: Tensor, y_BT: Tensor, seed: int) -> None:
-        """Computes a batch on every rank for itself, to find out whether it fits on all.
-
-        In a step the others wait for the gradient of one that has no memory, and cannot be told.
-        """
-        reason, memory = "", self._memory
-        try:
-            with self._ranks.apart(self._forward):
-                self._batch(x_BT, y_BT, seed)
-        except Exception as error:
-            if not device.is_out_of_memory(error):
-                raise
-            reason = device.out_of_memory_reason(error, self._device)
-        self._memory = memory
-        self._model.zero_grad(set_to_none=True)
-        if self._ranks.any(bool(reason)):
-            reason = reason or "another device has no memory left"
-            if not self._may_halve(len(x_BT)):
-                raise OutOfMemory(reason)
-            self._halve(reason, len(x_BT))
-            self._rehearse(x_BT, y_BT, seed)
 
     def _share(self, y_bT: Tensor, y_BT: Tensor) -> float | Tensor:
         """Returns which part of the batch's targets is in a part of it."""
@@ -126,8 +125,10 @@ class Backward:
             return 1.0
         return (y_bT != IGNORED).sum() / (y_BT != IGNORED).sum()
 
-    def _loss(self, x_bT: Tensor, y_bT: Tensor, memory: State) -> tuple[Tensor, State]:
-        logits_bTV, memory = self._forward(x_bT, memory)
+    def _loss(
+        self, forward: _Forward, x_bT: Tensor, y_bT: Tensor, memory: State
+    ) -> tuple[Tensor, State]:
+        logits_bTV, memory = forward(x_bT, memory)
         logits, targets = logits_bTV.flatten(0, 1).float(), y_bT.flatten()
         return functional.cross_entropy(logits, targets, label_smoothing=self._smoothing), memory
 
@@ -139,8 +140,9 @@ class Backward:
         ]
         return [[layer[i] for layer in layers] for i in range(self._parts)]
 
-    def _may_halve(self, rows: int) -> bool:
-        return self._parts == self._asked and 2 * self._parts <= rows // self._ranks.world
+    @property
+    def _may_halve(self) -> bool:
+        return self._parts <= self._asked and 2 * self._parts <= self._most
 
     def _halve(self, reason: str, rows: int) -> None:
         self._model.zero_grad(set_to_none=True)
@@ -166,7 +168,7 @@ class Backward:
         """Goes on from saved tensors and the number of parts."""
         layers = range(len(tensors) // 2)
         self._memory = [(tensors[f"{i}.h"], tensors[f"{i}.c"]) for i in layers]
-        self._parts = int(state["parts"])
+        self._parts = min(int(state["parts"]), self._most)  # fewer ranks may have saved it
 
     def state(self) -> dict[str, Any]:
         """Returns what `restore` needs besides the tensors."""

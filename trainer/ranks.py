@@ -9,9 +9,8 @@ Shapes: B sequences, b sequences of a rank, T tokens.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed
@@ -37,10 +36,6 @@ class Ranks:
     def wrap(self, model: nn.Module) -> Any:
         """Returns the model whose backward pass leaves the mean of all ranks' gradients."""
         return model
-
-    def apart(self, model: Any) -> AbstractContextManager[None]:
-        """Inside, a backward pass of the wrapped model leaves this rank's own gradient."""
-        return nullcontext()
 
     def any(self, here: bool) -> bool:
         """Returns whether it is so on any rank: every rank asks."""
@@ -82,12 +77,8 @@ class Together(Ranks):
     def wrap(self, model: nn.Module) -> Any:
         """Returns the model in DistributedDataParallel."""
         ids = [self._device] if self._device.type == "cuda" else None
-        # Buffers are tables of angles and masks, equal everywhere and never written.
+        # Buffers are tables of angles and masks, equal on every rank.
         return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
-
-    def apart(self, model: Any) -> AbstractContextManager[None]:
-        """Inside, nothing waits for another rank."""
-        return cast(DistributedDataParallel, model).no_sync()
 
     def any(self, here: bool) -> bool:
         """Returns whether it is so on any rank."""

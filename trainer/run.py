@@ -42,6 +42,7 @@ from trainer.schedule import trunk_steps
 # Times ln V, the loss of a uniform guess. Measured on tinyshakespeare, LSTM of 256, Adam: the mean
 # training loss of a run that recovers peaks at 2.0 ln V (learning rate 0.3); 3 reaches 15 ln V.
 DIVERGED_ABOVE: Final = 4.0
+_REHEARSED: Final = 2  # steps among several ranks: the optimizer takes its memory in the first
 CHECK_EVERY: Final = 25  # steps between looks at the training loss; each waits for the device
 
 
@@ -91,6 +92,7 @@ class Run:
         self._validation_N = self._data.validation_N.to(self.device)
         self._meter = Meter(self.device, self.ranks)
         self._limit = DIVERGED_ABOVE * math.log(max(2, self._data.vocabulary))
+        self._rehearsals = _REHEARSED if self.ranks.world > 1 else 0  # left to do
         self._started = time.perf_counter()
 
     @property
@@ -114,6 +116,8 @@ class Run:
     def step(self) -> None:
         """Does one update; waits for the device only for fp16's scaler and to look at the loss."""
         step = self.progress.step
+        if self._rehearsals:
+            self._rehearse(step)
         self._meter.start()
         x_BT, y_BT = self._feed.at(step)
         seed = draw_seed(self._seed, step, self.ranks.purpose)
@@ -121,10 +125,17 @@ class Run:
         loss = self._backward.gradients(x_BT, y_BT, seed, continues)
         skipped_before = self._scaler.skipped_steps
         norm = self._updater.update(step)
-        self._meter.add(loss, norm, taken=self._scaler.skipped_steps == skipped_before)
+        taken = self._scaler.skipped_steps == skipped_before
+        self._meter.add(loss, norm, taken)
+        self._rehearsals -= taken and self._rehearsals > 0
         self.progress.step += 1
         if self.progress.step % CHECK_EVERY == 0:
             self.check()
+
+    def _rehearse(self, step: int) -> None:
+        """Has several ranks find out whether their shares fit, before one waits for another."""
+        x_BT, y_BT = (part.to(self.device) for part in self._batch(step))
+        self._backward.rehearse(x_BT, y_BT, draw_seed(self._seed, step, self.ranks.purpose))
 
     def _batch(self, step: int) -> Batch:
         x_BT, y_BT = self._objective.training(*self._batches.at(step), step)

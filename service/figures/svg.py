@@ -39,7 +39,9 @@ def svg(figure: go.Figure, title: str, width: int = 900) -> str:
     top = _LEGEND if len(named) > 1 else 6
     labels = [axis.widest for name, axis in axes.items() if name.startswith("y") and axis.visible]
     left = max(_LEFT, 22 + LETTER * max(labels, default=0))
-    area = (left, float(top), width - left - _RIGHT, height - top - _BOTTOM)
+    across = width - left - _RIGHT
+    lines = max((_lines(a, across) for name, a in axes.items() if name.startswith("x")), default=1)
+    area = (left, float(top), across, height - top - _BOTTOM - _ROW * (lines - 1))
     parts = [*_legend(named, left), *_panels(figure, axes, area)]
     parts += [_note(note, axes, area) for note in figure.layout.annotations]
     return (
@@ -47,6 +49,11 @@ def svg(figure: go.Figure, title: str, width: int = 900) -> str:
         f'font-family="{escape(style.FONT)}" font-size="12" fill="{style.INK}">'
         f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
     )
+
+
+def _lines(x: Axis, across: float) -> int:
+    """Returns how many rows of text an axis needs in a drawing so wide [px]."""
+    return len(x.rows_of_ticks(across * (x.domain[1] - x.domain[0])))
 
 
 def _panels(figure: go.Figure, axes: dict[str, Axis], area: Box) -> Iterator[str]:

@@ -45,26 +45,31 @@ function applyMode(knob) {
   }
 }
 
+let asked = 0; // how often a draft was checked
+
 async function check(form, file) {
+  const mine = ++asked;
   const said = document.getElementById("cost");
   const spec = bodyOf(form);
   spec.name ||= NAME;
   try {
     const draft = await sendJson(form.dataset.draft, "POST", { spec });
+    if (mine !== asked) return; // a later one is on its way
     file.value = draft.yaml;
     said.textContent = cost(draft);
     note(draft.notes);
     for (const place of form.querySelectorAll("[data-preview]")) bars(place, draft.sampled[place.dataset.preview] ?? []);
   } catch (error) {
+    if (mine !== asked) return;
+    note([]);
     said.textContent = `Not right yet, so the file below is as it was before. ${error.message}`;
   }
 }
 
 /** Says which knobs are searched in vain. */
 function note(notes) {
-  const place = document.getElementById("notes");
-  place.replaceChildren(...notes.map((text) => make("li", {}, text)));
-  place.hidden = !notes.length;
+  const list = make("ul", { className: "notice" }, ...notes.map((text) => make("li", {}, text)));
+  document.getElementById("notes").replaceChildren(...(notes.length ? [list] : []));
 }
 
 function cost({ trials, tokens, tokens_per_second: speed, seconds }) {

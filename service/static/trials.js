@@ -29,8 +29,16 @@ document.addEventListener("brushed", again);
 
 /** Asks for what the reader wants by now; until it comes the rows are dimmed. */
 function again() {
-  document.querySelector("[data-trials]").setAttribute("aria-busy", "true");
-  drawTrials().catch((error) => toast(error.message, true));
+  const place = document.querySelector("[data-trials]");
+  const drawn = drawTrials();
+  const mine = asked;
+  place.setAttribute("aria-busy", "true");
+  drawn.catch((error) => {
+    if (mine !== asked) return; // nobody wants it any more
+    Object.assign(order, table.order); // what is shown stays
+    place.setAttribute("aria-busy", "false");
+    toast(error.message, true);
+  });
 }
 
 /** Returns the columns: what the server sorts by, heading, what a trial's cell says. */
@@ -56,9 +64,9 @@ function took(trial) {
 }
 
 function render(place) {
-  const shown = columns(place);
+  const parts = columns(place);
   const focused = place.contains(document.activeElement) ? document.activeElement.id : "";
-  const drawn = make("table", { className: "rows" }, head(shown), body(place, shown));
+  const drawn = make("table", { className: "rows" }, head(parts), body(place, parts));
   drawn.setAttribute("aria-label", `${table.total} trials`);
   fill(place, drawn);
   place.setAttribute("aria-busy", String(shown < asked));
@@ -88,9 +96,9 @@ function moreButton() {
   return more;
 }
 
-function head(shown) {
+function head(parts) {
   const picks = make("th", { scope: "col", className: "pick" }, make("span", { className: "unseen" }, "Compare"));
-  return make("thead", {}, make("tr", {}, picks, ...shown.map(heading)));
+  return make("thead", {}, make("tr", {}, picks, ...parts.map(heading)));
 }
 
 function heading({ key, title, n }) {
@@ -106,8 +114,8 @@ function heading({ key, title, n }) {
   return cell;
 }
 
-function body(place, shown) {
-  return make("tbody", {}, ...table.rows.map((trial) => row(place, shown, trial)));
+function body(place, parts) {
+  return make("tbody", {}, ...table.rows.map((trial) => row(place, parts, trial)));
 }
 
 /** Returns the cell in which a trial is chosen to be compared. */
@@ -122,8 +130,8 @@ function box({ number: own }) {
   return make("td", { className: "pick" }, input);
 }
 
-function row(place, shown, trial) {
-  const cells = shown.map(({ show, n }) => make("td", { className: n ? "n" : "" }, show(trial)));
+function row(place, parts, trial) {
+  const cells = parts.map(({ show, n }) => make("td", { className: n ? "n" : "" }, show(trial)));
   const line = make("tr", { className: trial.best ? "best" : "" }, box(trial), ...cells);
   line.dataset.href = `${place.dataset.page}/${trial.number}`;
   return line;

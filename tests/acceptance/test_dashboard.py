@@ -163,13 +163,17 @@ def test_pause_holds_the_study_and_resume_goes_on(study_page: Page, server: Serv
     page.wait_for_selector("#state .paused")
     assert page.get_by_role("button", name="Pause").is_disabled()
     wait_for(lambda: not running(server.client), 30, "end of the running trial")
-    page.wait_for_timeout(2_500)  # the last redraw
-    held = page.evaluate(POINTS)
-    page.wait_for_timeout(2_500)
-    assert page.evaluate(POINTS) == held
+    wait_for(lambda: holds(page), 60, "curves that hold still")  # after the last redraw
     page.get_by_role("button", name="Resume").click()
     page.wait_for_selector("#state .running")
     assert grows(page)
+
+
+def holds(page: Page) -> bool:
+    """True when the curves have not changed for a while."""
+    before = page.evaluate(POINTS)
+    page.wait_for_timeout(2_500)
+    return page.evaluate(POINTS) == before
 
 
 def running(client: Client) -> int:

@@ -113,12 +113,26 @@ def test_the_heading_tells_the_order_of_the_rows_that_are_shown(page: Page) -> N
     page.route("**/table?sort=value*", lambda route: held.append(route))
     page.get_by_role("button", name="validation loss").click()
     page.wait_for_selector("#trials[aria-busy=true]")
+    page.get_by_label("Compare trial 7", exact=True).check()  # draws the table anew
+    assert page.get_attribute("#trials", "aria-busy") == "true"
     assert page.locator("#trials th[aria-sort=descending]").inner_text() == "Trial"
     held[0].continue_()
     page.wait_for_selector(
         "#trials[aria-busy=false] th[aria-sort=ascending] >> text=validation loss"
     )
     page.unroute("**/table?sort=value*")
+
+
+def test_rows_stay_where_their_order_cannot_be_had(page: Page) -> None:
+    page.route("**/table?sort=value*", lambda route: route.fulfill(status=200, body="no JSON"))
+    button = page.get_by_role("button", name="validation loss")
+    button.click()
+    page.wait_for_selector("#toasts >> text=JSON")
+    assert page.get_attribute("#trials", "aria-busy") == "false"
+    assert page.locator("#trials th[aria-sort=descending]").inner_text() == "Trial"
+    page.unroute("**/table?sort=value*")
+    button.click()  # asks for the same again, not for its reverse
+    page.wait_for_selector("#trials th[aria-sort=ascending] >> text=validation loss")
 
 
 def test_trials_are_ticked_in_the_table_and_compared(page: Page) -> None:
@@ -172,11 +186,11 @@ def test_a_study_is_written_in_the_form(page: Page, server: Server) -> None:
     page.get_by_label("How dropout is chosen").select_option("uniform")
     page.get_by_label("dropout from", exact=True).fill("0")
     page.get_by_label("dropout to", exact=True).fill("0.4")
-    assert not page.is_visible("#notes")
+    assert page.locator("#notes li").count() == 0
     page.get_by_label("How momentum is chosen").select_option("uniform")
     page.wait_for_selector("#notes >> text=momentum: changes nothing while optimizer is adamw")
     page.get_by_label("How momentum is chosen").select_option("fixed")
-    page.wait_for_selector("#notes", state="hidden")
+    page.wait_for_selector("#notes li", state="detached")
     slider = page.get_by_label("learning_rate to, by slider")
     slider.focus()
     slider.press("ArrowLeft")

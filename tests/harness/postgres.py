@@ -70,7 +70,7 @@ class Postgres:
     def end(self, number: signal.Signals) -> None:
         """Ends the server: SIGINT is its fast shutdown, SIGQUIT the immediate one, a crash."""
         self._process.send_signal(number)
-        self._process.wait(30)
+        self._process.wait(120)
 
     def database(self) -> str:
         """Returns the SQLAlchemy URL of a new, empty database."""

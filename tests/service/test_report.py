@@ -150,6 +150,18 @@ def test_names_that_have_no_room_in_one_row_take_turns_in_two():
     assert [len(row) for row in Axis(0.0, 10.0).rows_of_ticks(210)] == [3]
 
 
+def test_what_stands_below_a_picture_lies_within_it():
+    kinds = Entry(choice=("none", "l1", "l2", "decoupled"))
+    space = build({"learning_rate": Entry(log=(1e-4, 1e-1)), "regularizer": kinds})
+    for columns in (2, 4, 8):
+        narrow = FIGURES["slices"].draw(StudyData((trial(0, 1e-2, 1.0),), space), columns)
+        root = ET.fromstring(svg(narrow, "slices", width=420))  # noqa: S314
+        height = float(root.get("viewBox").split()[3])
+        texts = [e for e in root.iter() if e.tag.endswith("text")]
+        assert {"l1", "decoupled", "regularizer"} <= {e.text for e in texts}
+        assert max(float(e.get("y")) for e in texts) < height - 3  # room for a g
+
+
 def test_a_legend_names_only_roles_that_are_shown():
     def named(*trials):
         figure = FIGURES["slices"].draw(study(*trials))

@@ -32,6 +32,20 @@ def test_a_searched_choice_wakes_a_knob_only_where_it_holds_a_value_that_does():
     assert said(search) == []
 
 
+def test_a_choice_under_a_condition_has_its_default_elsewhere():
+    search = {
+        "kind": {"choice": ["lstm", "gpt"]},
+        "optimizer": {"choice": ["sgd", "adam"], "when": {"kind": "lstm"}},
+        "weight_decay": RANGE,  # of adamw, where the kind is gpt
+    }
+    assert said(search) == []
+
+
+def test_numbers_are_read_as_the_search_reads_them():
+    search = {"regularizer": {"choice": ["l1", "l2"]}, "lambda": {"choice": ["1e-6", 1e-4]}}
+    assert said(search) == []
+
+
 def test_a_range_wakes_a_knob_by_its_upper_end():
     assert said({"span_length": {"uniform": [2, 5]}, "span_masking": {"uniform": [0.0, 0.2]}}) == []
 

@@ -9,6 +9,7 @@ import os
 import re
 import resource
 import sys
+import traceback
 from pathlib import Path
 
 from studies.errors import OutOfMemory
@@ -26,13 +27,17 @@ def need(recipe: Recipe, text: str, parts: int) -> int:
     """Returns what a step takes beside what the run has, where nobody else trains [bytes]."""
     read, write = os.pipe()
     if not os.fork():  # before there is a group
-        os.environ["WORLD_SIZE"] = "1"
-        share = recipe.train.batch_size // 2
-        run = Run(recipe.with_knobs({"accumulate": parts, "batch_size": share}), text)
-        before = address_space()["VmSize"]
-        run.step()
-        os.write(write, str(address_space()["VmPeak"] - before).encode())
+        try:
+            os.environ["WORLD_SIZE"] = "1"
+            share = recipe.train.batch_size // 2
+            run = Run(recipe.with_knobs({"accumulate": parts, "batch_size": share}), text)
+            before = address_space()["VmSize"]
+            run.step()
+            os.write(write, str(address_space()["VmPeak"] - before).encode())
+        except BaseException:
+            traceback.print_exc()
         os._exit(0)
+    os.close(write)  # ours: a child that fails writes nothing
     os.wait()
     return int(os.read(read, 99))
 

@@ -45,6 +45,15 @@ def test_accumulated_gradients_are_those_of_the_large_batch(kind, parts, knobs):
         torch.testing.assert_close(a, b, **rounded)
 
 
+def test_parts_that_more_memory_or_fewer_ranks_saved_are_no_more_than_the_sequences():
+    train = TrainRecipe(batch_size=7, sequence_length=5)
+    model = build_model(ModelRecipe(embedding_dim=8, hidden_dim=8), 11, 5)
+    precision = build_precision("fp32", model, torch.device("cpu"))
+    backward = Backward(model, precision, build_scaler("fp32"), train)
+    backward.restore({}, {"parts": 100})
+    assert backward.parts == 7
+
+
 def test_an_lstm_goes_on_where_its_streams_ended():
     cold, _ = gradients("lstm", calls=1)
     warm, _ = gradients("lstm", calls=2)

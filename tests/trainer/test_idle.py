@@ -16,11 +16,14 @@ ASLEEP = {
 }
 
 
+AWAKE = {"weight_decay": 0.1, "token_dropout": 0.1, "dropout": 0.1, "warmup": 0.2}  # all others
+
+
 @pytest.mark.parametrize("knob", NEEDS)
 def test_an_idle_knob_changes_nothing(tiny, text, knob):
     runs = []
     for moved in ({}, {knob: MOVED[knob][0]}):
-        recipe = tiny(**{**ASLEEP[knob], **moved})
+        recipe = tiny(**{**AWAKE, **ASLEEP[knob], **moved})
         train(recipe, text, recorder := Recorder())
         runs.append((recipe, recorder.numerics()))
     (plain, before), (changed, after) = runs

@@ -114,9 +114,30 @@ def test_a_batch_that_does_not_fit_on_one_device_is_halved_on_all(on_file, text,
     assert "memory" in second
 
 
-def test_a_batch_that_does_not_go_round_is_an_error(tiny, text, monkeypatch):
+@pytest.fixture
+def of_two(monkeypatch):
+    """A run takes itself for one of two, yet computes all."""
     ranks = Ranks()
     ranks.world = 2
     monkeypatch.setattr(run_module, "build_ranks", lambda device: ranks)
+
+
+@pytest.mark.usefixtures("of_two")
+@pytest.mark.parametrize("scale", [1.0, 2.0**60])  # of the second some steps are skipped
+def test_a_batch_is_rehearsed_until_the_optimizer_has_its_memory(tiny, text, monkeypatch, scale):
+    run, steps = Run(tiny(precision="fp16"), text), []
+    run._scaler.scale = scale
+    monkeypatch.setattr(run._backward, "rehearse", lambda *_: steps.append(run.progress.step))
+    taken = 0
+    while taken < 3:
+        before = run._scaler.skipped_steps
+        run.step()
+        taken += run._scaler.skipped_steps == before
+    assert steps == list(range(run.progress.step - 1))
+    assert (len(steps) == 2) == (scale == 1.0)
+
+
+@pytest.mark.usefixtures("of_two")
+def test_a_batch_that_does_not_go_round_is_an_error(tiny, text):
     with pytest.raises(InvalidInput, match="1 sequences do not go round 2 devices"):
         Run(tiny(batch_size=1), text)
