@@ -106,6 +106,9 @@ def test_rows_are_those_asked_for_last(page: Page) -> None:
     assert first.locator("td").nth(3).inner_text().startswith("★")
     assert page.locator("#trials th[aria-sort=ascending]").inner_text() == "validation loss"
     page.unroute("**/table?sort=number*")
+    first.locator("a").click()
+    page.wait_for_url("**/studies/filled/trials/*")
+    assert page.inner_text("h1").endswith("best")
 
 
 def test_the_heading_tells_the_order_of_the_rows_that_are_shown(page: Page) -> None:

@@ -1,6 +1,6 @@
 """One of two ranks, of which the second has too little memory: run by test_ranks.py.
 
-    torchrun ... short.py RECIPE TEXT SHARE
+    torchrun ... short.py RECIPE TEXT SHARE ...
 
 SHARE: of what lies between half a batch's need (0) and a whole one's (1), what the second has.
 """
@@ -42,27 +42,33 @@ def need(recipe: Recipe, text: str, parts: int) -> int:
     return int(os.read(read, 99))
 
 
-def main() -> None:
-    """Trains two steps; rank 0 says how."""
-    recipe, text = Recipe.model_validate_json(sys.argv[1]), Path(sys.argv[2]).read_text()
-    short = os.environ["RANK"] == "1"
-    if short:
-        whole, half = need(recipe, text, 1), need(recipe, text, 2)
+def train(recipe: Recipe, text: str, room: int | None) -> str:
+    """Returns how two steps went, of which this rank has so little room for what they take."""
     run = Run(recipe, text)
-    if short:
-        room = int(half + float(sys.argv[3]) * (whole - half))
+    if room is not None:
         limit = address_space()["VmSize"] + room
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     try:
         run.step()
         run.step()
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        metrics = run.evaluate().metrics
     except OutOfMemory as error:
-        sys.stdout.write(f"rank {run.ranks.rank}: {error}\n")
-        return
-    if not short:
-        sys.stdout.write(f"{metrics['batch_parts']} {metrics['validation_loss']}\n")
+        return str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    metrics = run.evaluate().metrics
+    return f"{metrics['batch_parts']} {metrics['validation_loss']}"
+
+
+def main() -> None:
+    """Trains once with each share; says how on a line for each."""
+    recipe, text = Recipe.model_validate_json(sys.argv[1]), Path(sys.argv[2]).read_text()
+    shares: list[float] = [float(share) for share in sys.argv[3:]]
+    rank, rooms = os.environ["RANK"], [None] * len(shares)
+    if rank == "1":
+        whole, half = need(recipe, text, 1), need(recipe, text, 2)
+        rooms = [int(half + share * (whole - half)) for share in shares]
+    for share, room in zip(shares, rooms, strict=True):
+        sys.stdout.write(f"{share} rank {rank}: {train(recipe, text, room)}\n")
 
 
 if __name__ == "__main__":
