@@ -39,17 +39,22 @@ class BlobFolder:
         self.folder = folder.absolute()
         try:
             (self.folder / "incoming").mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder / "incoming").close()
+            with tempfile.TemporaryFile(dir=self.folder / "incoming") as probe:
+                now = os.fstat(probe.fileno()).st_mtime
         except OSError as error:
             raise StartupError(f"cannot write the blobs in {folder}: {error.strerror}") from None
         self._arriving = 0  # of all uploads that are under way [bytes]
-        self._forget_broken_off()
+        self._forget_broken_off(now)
 
-    def _forget_broken_off(self) -> None:
-        """Removes uploads that a server which was killed never ended; others' go on."""
+    def _forget_broken_off(self, now: float) -> None:
+        """Removes uploads that a server which was killed never ended; others' go on.
+
+        Args:
+            now: by the clock that dates the files [unix s]; this server's own may be a day ahead.
+        """
         for file in (self.folder / "incoming").iterdir():
             with suppress(FileNotFoundError):
-                if time.time() - file.stat().st_mtime > _BROKEN_OFF:
+                if now - file.stat().st_mtime > _BROKEN_OFF:
                     file.unlink()
 
     def path(self, sha256: str) -> Path:

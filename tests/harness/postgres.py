@@ -68,9 +68,16 @@ class Postgres:
         wait_for(self._answers, 30, f"answer of PostgreSQL, see {self._folder}/log")
 
     def end(self, number: signal.Signals) -> None:
-        """Ends the server: SIGINT is its fast shutdown, SIGQUIT the immediate one, a crash."""
+        """Ends the server: SIGINT is its fast shutdown, SIGQUIT the immediate one, a crash.
+
+        PostgreSQL 15 that is asked to shut down while it recovers from a crash may wait for ever.
+        """
         self._process.send_signal(number)
-        self._process.wait(120)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(30)
 
     def database(self) -> str:
         """Returns the SQLAlchemy URL of a new, empty database."""

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import resource
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,3 +188,14 @@ def test_an_upload_that_a_killed_server_left_is_removed_after_a_day(folder: Blob
     os.utime(old, (0, 0))
     BlobFolder(folder.folder)
     assert files(folder) == [new]
+
+
+def test_a_server_whose_clock_is_days_ahead_removes_nobodys_upload(
+    folder: BlobFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = folder.folder / "incoming" / "other"
+    other.touch()
+    ahead = time.time() + 2 * 86_400
+    monkeypatch.setattr(time, "time", lambda: ahead)
+    BlobFolder(folder.folder)
+    assert files(folder) == [other]
