@@ -11,11 +11,11 @@ from typing import Any, Final
 from studies.errors import FieldError
 from studies.knobs import written
 from studies.recipe import KNOBS
-from studies.space import CategoricalParam, FloatParam, IntParam
-from studies.spec import StudySpec
+from studies.recipe.model import MASKED
+from studies.spec import StudySpec, extremes
 
 _ADAM: Final = ("adam", "adamw", "muon")
-_TRANSFORMERS: Final = ("gpt", "gpt2", "llama", "qwen3", "bert")
+_TRANSFORMERS: Final = tuple(k for k in KNOBS["kind"].choices or () if k not in ("lstm", "script"))
 _POSITIVE: Final = ()  # any value above 0
 # A knob, and the values of another with one of which it changes what a trial learns.
 NEEDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
@@ -30,7 +30,7 @@ NEEDS: Final[Mapping[str, tuple[str, tuple[Any, ...]]]] = {
     "ladder_every": ("schedule", ("ladder",)),
     "ladder_factor": ("schedule", ("ladder",)),
     "span_length": ("span_masking", _POSITIVE),
-    "mask_probability": ("kind", ("bert",)),
+    "mask_probability": ("kind", MASKED),
     "heads": ("kind", _TRANSFORMERS),
     "attention_dropout": ("kind", _TRANSFORMERS),
     "positions": ("kind", ("gpt",)),
@@ -57,12 +57,7 @@ def idle(spec: StudySpec) -> Iterator[FieldError]:
 def _taken(spec: StudySpec, name: str) -> list[Any]:
     """Returns the values that a knob has in trials: choices, the ends of a range, or one."""
     param = next((param for param in spec.space if param.name == name), None)
-    if isinstance(param, CategoricalParam):
-        values = list(param.choices)
-    elif isinstance(param, FloatParam | IntParam):
-        values = [param.low, param.high]
-    else:
-        values = []
+    values = [] if param is None else list(extremes(param))
     if param is None or param.when:  # where it is not searched
         values.append(getattr(spec, KNOBS[name].section).model_dump(by_alias=True)[name])
     return values

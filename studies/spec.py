@@ -108,7 +108,7 @@ class StudySpec(Part):
         values: dict[str, Any] = {}
         for param in self.space:
             if param.active(values):
-                values[param.name] = max(_extremes(param), key=_need)
+                values[param.name] = max(extremes(param), key=_need)
         return self.recipe(values, 0)
 
     def document(self) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def _lambda_errors(spec: StudySpec) -> list[FieldError]:
 
 def _corner_errors(spec: StudySpec, space: SearchSpace) -> list[FieldError]:
     """Errors of the first combination of extreme values that makes no recipe."""
-    corners = itertools.product(*(_extremes(param) for param in space))
+    corners = itertools.product(*(extremes(param) for param in space))
     for corner in itertools.islice(corners, _CORNERS):
         values: dict[str, Any] = {}
         for param, value in zip(space, corner, strict=True):
@@ -266,7 +266,8 @@ def _with_values(error: FieldError, values: Mapping[str, Any]) -> FieldError:
     return FieldError(error.field, message, error.remedy)
 
 
-def _extremes(param: Param) -> Sequence[Any]:
+def extremes(param: Param) -> Sequence[Any]:
+    """Returns the choices, the ends of a range, or all of a short one of whole numbers."""
     if isinstance(param, CategoricalParam):
         return param.choices
     assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds

@@ -127,7 +127,8 @@ class Run:
         norm = self._updater.update(step)
         taken = self._scaler.skipped_steps == skipped_before
         self._meter.add(loss, norm, taken)
-        self._rehearsals -= taken and self._rehearsals > 0
+        if taken and self._rehearsals:
+            self._rehearsals -= 1
         self.progress.step += 1
         if self.progress.step % CHECK_EVERY == 0:
             self.check()

@@ -9,14 +9,12 @@ from trainer.loop import train
 from .conftest import Recorder
 from .test_knobs import MOVED
 
-# Beside this other knob, which is not as it would have to be ...
+# Beside this other knob, which is not as it would have to be, while all the rest is at work.
 ASLEEP = {
     name: {other: next((c for c in KNOBS[other].choices if c not in values), None) if values else 0}
     for name, (other, values) in NEEDS.items()
 }
-
-
-AWAKE = {"weight_decay": 0.1, "token_dropout": 0.1, "dropout": 0.1, "warmup": 0.2}  # all others
+AWAKE = {"weight_decay": 0.1, "token_dropout": 0.1, "dropout": 0.1, "warmup": 0.2}
 
 
 @pytest.mark.parametrize("knob", NEEDS)
