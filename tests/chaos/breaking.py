@@ -122,7 +122,7 @@ async def crash_point(storm: Storm, rng: random.Random) -> bool:
     """F7: the server dies in, before or just after the commit of a claim, an end ..."""
     point = f"{rng.choice(list(POINTS))}:{rng.choice(WHENS)}"
     async with some_server(storm, rng) as server:
-        died = await server.crash_at(point, 5.0)
+        died = await server.crash_at(point, 10.0)
         if died:
             await server.start()
     return died

@@ -40,7 +40,8 @@ AT_ONCE: Final = 8  # faults that may last at the same time
 AHEAD: Final = 0.15  # how far trials may be ahead of faults, or behind, as a part of all
 QUIET_SECONDS: Final = 90.0  # without any change when all faults are over: something is stuck
 SHOWN: Final = 20  # violations that are printed
-DROPPED: Final = 8  # draws that come to nothing in a row: then the storm itself is broken
+TRIES: Final = 6  # of one kind that comes to nothing, before another kind takes its place
+DROPPED: Final = 12  # tries that come to nothing in a row: then the storm itself is broken
 
 
 class Storm:
@@ -127,16 +128,18 @@ class Storm:
                 group.create_task(self._inject(kind, rng, gate))
 
     async def _inject(self, kind: str, rng: random.Random, gate: asyncio.Semaphore) -> None:
-        """Injects one fault; one that comes to nothing gives way to another kind."""
+        """Injects one fault; one that comes to nothing is tried again, then gives way to others."""
         try:
-            for _ in range(DROPPED):
+            for tried in range(1, DROPPED + 1):
                 begun = time.monotonic()
                 happened = await FAULTS[kind].inject(self, rng)
                 self._say(f"{kind} {'took' if happened else 'came to nothing in'}", begun)
                 if happened:
                     self.done[kind] += 1
                     return
-                (kind,) = rng.choices([*self.kinds], [f.weight for f in self.kinds.values()])
+                await asyncio.sleep(GAP)
+                if tried >= TRIES or self.people.unopened <= 0:  # nothing more will come
+                    (kind,) = rng.choices([*self.kinds], [f.weight for f in self.kinds.values()])
             self.surprises.append(f"no fault could be injected after {kind}")
         finally:
             gate.release()
