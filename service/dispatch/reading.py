@@ -28,7 +28,7 @@ from studies.changes import EventView
 from studies.errors import InvalidInput, NotFound
 from studies.parts import Resources
 from studies.spec import StudySpec
-from studies.trial import StudyState, TrialState
+from studies.trial import TERMINAL, StudyState, TrialState
 
 
 class Reading:
@@ -229,11 +229,13 @@ class Reading:
 
     def _detail(self, conn: Connection, study: Row, row: Row) -> wire.TrialDetail:
         spec = self._ctx.studies.spec(study)
+        granted = [attempt_view(attempt) for attempt in attempts.of_trial(conn, row.id)]
+        its = granted[-1:] if row.state in (TrialState.RUNNING, *TERMINAL) else []
         return wire.TrialDetail(
-            **trial_fields(study.name, row, workers.get(conn, row.worker_id)),
+            **trial_fields(study.name, row, its[0].worker if its else None),
             recipe=spec.recipe(row.params, row.number),
             curve=[point(report) for report in reports.visible(conn, row.id)],
-            attempts=[attempt_view(attempt) for attempt in attempts.of_trial(conn, row.id)],
+            attempts=granted,
         )
 
 

@@ -28,9 +28,8 @@ def moment(seconds: float | None) -> Any:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
-def trial_fields(study: str, row: Row, worker: Row | None = None) -> dict[str, Any]:
-    """Returns the fields that every view of a trial has."""
-    name = worker.name if worker is not None else getattr(row, "worker_name", None)
+def trial_fields(study: str, row: Row, worker: str | None = None) -> dict[str, Any]:
+    """Returns the fields that every view of a trial has; `worker` where the row names none."""
     return {
         "study": study,
         "number": row.number,
@@ -42,7 +41,7 @@ def trial_fields(study: str, row: Row, worker: Row | None = None) -> dict[str, A
         "step": row.step,
         "max_step": row.max_step,
         "attempt": row.attempt,
-        "worker": name,
+        "worker": getattr(row, "worker_name", worker),
         "created_at": moment(row.created_at),
         "started_at": moment(row.started_at),
         "ended_at": moment(row.ended_at),

@@ -297,3 +297,22 @@ def test_a_cancelled_trial_says_nothing_of_the_study(world: World) -> None:
     assert world.study().state == "RUNNING"
     worker.claim().finish("diverged", 0)
     assert (world.study().state, world.study().error) == ("PAUSED", "diverged: failure 0")
+
+
+def test_a_trial_names_its_worker_and_after_its_end_the_last_one(world: World) -> None:
+    def named() -> str | None:
+        (row,) = world.reading.trials("study").items
+        assert world.reading.trial("study", 0).worker == row.worker
+        return row.worker
+
+    world.open(budget={"trials": 1})
+    held = world.worker("first").claim()
+    assert named() == "first"
+    held.report((10, 3.0))
+    held.checkpoint(10)
+    held.finish("preempted", 10)
+    assert named() is None  # nobody's while it waits
+    again = world.worker("second").claim()
+    again.report((30, 2.0))
+    again.finish("ok", 30)
+    assert named() == "second"
