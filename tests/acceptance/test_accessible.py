@@ -102,6 +102,19 @@ def test_axe_finds_nothing_serious(page: Page, server: Server) -> None:
     }  # fmt: skip
 
 
+def test_a_form_with_a_notice_and_a_refused_field_has_nothing_serious(
+    page: Page, server: Server
+) -> None:
+    page.goto(f"{server.url}/new")
+    page.get_by_label("How momentum is chosen").select_option("uniform")
+    page.wait_for_selector("#notes li")
+    assert complaints(page) == []
+    page.locator("[name='train.steps']").fill("0")
+    page.get_by_role("button", name="Create the study").click()
+    page.wait_for_selector(".wrong")
+    assert complaints(page) == []
+
+
 def test_axe_would_find_something(page: Page, server: Server) -> None:
     page.goto(server.url)
     page.evaluate("() => document.querySelector('main').append(document.createElement('button'))")
