@@ -199,9 +199,12 @@ def browser() -> Iterator[Browser]:
         _missing("browser", "Chromium", "apt-get install -y chromium fonts-liberation")
     from playwright.sync_api import sync_playwright
 
+    from tests.harness.process import PATIENCE
+
     sandbox = [] if os.getuid() else ["--no-sandbox"]  # Chromium refuses root with its sandbox
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=sandbox)
+        limit = 1_000.0 * 30 * PATIENCE  # [ms]
+        chromium = playwright.chromium.launch(executable_path=path, args=sandbox, timeout=limit)
         yield chromium
         chromium.close()
 

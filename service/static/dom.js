@@ -1,5 +1,7 @@
 // Builds elements; text is only ever text.
 
+const PRESSED = 50; // between two looks at what is held down [ms]
+
 /** Returns a new element: `make("td", { className: "n" }, "3", child)`. */
 export function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -12,4 +14,9 @@ export function toast(text, bad = false) {
   const message = make("p", { className: bad ? "toast bad" : "toast" }, text);
   document.getElementById("toasts").append(message);
   setTimeout(() => message.remove(), bad ? 9000 : 5000);
+}
+
+/** Resolves once nothing in such a part is held down: what is swapped between press and release hears no click. */
+export async function released(selector) {
+  while (document.querySelector(`:is(${selector}):active`)) await new Promise((done) => setTimeout(done, PRESSED));
 }

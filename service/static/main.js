@@ -14,7 +14,7 @@ import { wireForms } from "./forms.js";
 import { wireOptions } from "./options.js";
 import { wireSaving } from "./save.js";
 import { drawTrials } from "./trials.js";
-import { swapRegions } from "./regions.js";
+import { rememberRegions, swapRegions } from "./regions.js";
 
 const NAMES = { live: "live", polling: "live, by polling", lost: "disconnected, retrying" };
 
@@ -35,6 +35,7 @@ async function refresh() {
   await Promise.all([drawTrials(), drawFigures()]);
 }
 
+rememberRegions();
 localise(document);
 watchFigures();
 wireOptions();

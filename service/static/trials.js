@@ -1,7 +1,7 @@
 // The table of a study's trials; the server sorts, filters and cuts it.
 import { getJson } from "./api.js";
 import { brushed } from "./brush.js";
-import { make, toast } from "./dom.js";
+import { make, released, toast } from "./dom.js";
 import { duration, number } from "./format.js";
 import { pick, picked, room, showLink } from "./picks.js";
 
@@ -19,6 +19,7 @@ export async function drawTrials() {
   const mine = ++asked;
   const wanted = { ...order };
   const answer = await getJson(`${place.dataset.trials}?${new URLSearchParams([...Object.entries(wanted), ...brushed()])}`);
+  await released("[data-trials]");
   if (mine < shown) return; // a later answer has overtaken this one
   shown = mine;
   table = { ...answer, order: wanted };

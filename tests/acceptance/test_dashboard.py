@@ -119,7 +119,7 @@ def test_a_login_link_signs_in_once(browser: Browser, server: Server) -> None:
     assert late.get_by_role("heading", level=1).inner_text() == "Sign in"
     late.get_by_label("Token").fill(server.token)
     late.get_by_role("button", name="Sign in").click()
-    assert late.get_by_role("heading", level=1).inner_text() == "Studies"
+    late.get_by_role("heading", level=1, name="Studies").wait_for()
     first.close()
     second.close()
 
@@ -298,8 +298,7 @@ def test_a_page_catches_up_after_the_server_was_away(browser: Browser, server: S
     page.wait_for_selector("#live[data-state=live]")
     until(page, DRAWN)
     server.kill()
-    page.wait_for_selector("#live[data-state=lost]")
-    assert page.inner_text("#live") == "disconnected, retrying"
+    page.wait_for_selector("#live[data-state=lost] >> text=disconnected, retrying")
     server.start()
     page.wait_for_selector("#live[data-state=live]")
     assert grows(page)

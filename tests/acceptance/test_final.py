@@ -25,8 +25,8 @@ def test_the_best_trial_is_tested_on_text_that_no_trial_has_seen(
     text.write_text(builtin_text("stdlib")[:100_000] + "zq" * 5_000)  # another language at the end
     data = {"path": str(text), "test_fraction": 10_000 / 110_000}
     tiny.create(server, tmp_path, **PARTS, data=data)
-    make_worker(server)
     assert lmtune(server, "test", "tiny").returncode != 0  # nothing is complete yet
+    make_worker(server)
     server.wait_for_end("tiny", 120)
     best = server.client.studies.best("tiny")
     assert best.value is not None

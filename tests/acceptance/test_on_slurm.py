@@ -1,8 +1,9 @@
-"""A study on three nodes of Slurm: a job is cancelled, a node dies, and it ends whole."""
+"""A study on Slurm: a job gives way, one is cancelled, a node dies; it ends whole."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,25 @@ def worker(server: Server, name: str) -> WorkerView:
     return next(each for each in server.client.workers() if each.name == name)
 
 
-def ends(server: Server, number: int, outcome: Outcome) -> bool:
-    return outcome in tiny.attempts(server, number)
+def ended(server: Server, numbers: Iterable[int], outcome: Outcome) -> list[int]:
+    """Those of the trials that have an attempt which ended so."""
+    return [number for number in numbers if outcome in tiny.attempts(server, number)]
 
 
-def test_a_cancelled_job_and_a_dead_node_lose_nothing(
+def preempt_one(server: Server, cluster: SlurmCluster, numbers: Iterable[int]) -> int:
+    """Has a job of a higher partition take a node for a while; returns whose trial gave way."""
+    job = cluster.ask(
+        "sbatch", "--parsable", "--partition=high", "--gres=gpu:1", "--output=/dev/null",
+        "--wrap=sleep 600",
+    )  # fmt: skip
+    (number,) = wait_for(
+        lambda: ended(server, numbers, Outcome.PREEMPTED), 60, "checkpoint of who gives way"
+    )
+    cluster.ask("scancel", job)
+    return number
+
+
+def test_jobs_that_give_way_or_are_cancelled_and_a_dead_node_lose_nothing(
     make_server: MakeServer, slurm_cluster: SlurmCluster, tmp_path: Path
 ) -> None:
     server = make_server(
@@ -47,26 +62,31 @@ def test_a_cancelled_job_and_a_dead_node_lose_nothing(
         LMTUNE_LEASE_SECONDS="600",  # who waits for a lease to run out fails this test
         OMP_NUM_THREADS="1",
     )
-    tiny.create(server, tmp_path, budget={"trials": TRIALS})
+    train = {"steps": 6_000, "batch_size": 8, "sequence_length": 32, "evaluate_every": tiny.EVERY}
+    tiny.create(server, tmp_path, train=train, budget={"trials": TRIALS})
     wait_for(lambda: len(training(server)) == 3, 180, "three trials that train")
-    (first, asked), (second, orphan) = sorted(training(server).items())[:2]
+    held = training(server)
+
+    moved = preempt_one(server, slurm_cluster, held)  # SIGTERM, a partition's GraceTime
+    (first, asked), (second, orphan) = (each for each in held.items() if each[0] != moved)
     jobs = json.loads((server.home / "workers-slurm.json").read_text())["lives"].values()
     job = {each["name"]: each["job"] for each in jobs}
-
-    slurm_cluster.ask("scancel", job[asked])  # SIGTERM, and SIGKILL after KillWait
-    wait_for(lambda: ends(server, first, Outcome.PREEMPTED), 60, "checkpoint of the cancelled")
-
     pid = worker(server, orphan).pid
     node = slurm_cluster.ask("squeue", "-h", "-j", job[orphan], "-o", "%N")
+
+    slurm_cluster.ask("scancel", job[asked])  # SIGTERM, and SIGKILL after KillWait
     slurm_cluster.kill_node(node)
     assert psutil.pid_exists(pid)  # nobody ended it: an orphan
-    wait_for(lambda: ends(server, second, Outcome.LOST), 120, "word of the node's death")
+    wait_for(
+        lambda: ended(server, [first], Outcome.PREEMPTED), 60, "the cancelled one's checkpoint"
+    )
+    wait_for(lambda: ended(server, [second], Outcome.LOST), 120, "word of the node's death")
     wait_for(lambda: not psutil.pid_exists(pid), 60, "end of the orphan, by the fence")
 
     server.wait_for_end("tiny", 240)
     tiny.assert_whole(server, TRIALS)
-    for number in (first, second):
+    for number, before in held.items():
         attempts = server.client.studies.trial("tiny", number).attempts
         assert attempts[-1].start_step >= tiny.EVERY  # from its checkpoint
-        assert attempts[-1].worker not in (asked, orphan)
+        assert attempts[-1].worker != before
     wait_for(lambda: slurm_cluster.ask("squeue", "-h") == "", 90, "jobs' end at the study's")

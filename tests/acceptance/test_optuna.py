@@ -13,7 +13,7 @@ from optuna.trial import TrialState as Theirs
 
 from tests.acceptance import tiny
 from tests.harness.lmtune import Server, Worker
-from tests.harness.process import Process, free_port, wait_for
+from tests.harness.process import PATIENCE, Process, free_port, wait_for
 
 STATES = {
     "COMPLETE": Theirs.COMPLETE,
@@ -103,19 +103,22 @@ def test_the_optuna_dashboard_shows_it(server: Server, tmp_path: Path) -> None:
     dashboard.command = [sys.executable, "-c", program, tiny.url_of(server), "--port", str(port)]
     dashboard.start()
     try:
-        base = f"http://127.0.0.1:{port}"
+
+        def get(path: str) -> httpx.Response:
+            url = f"http://127.0.0.1:{port}/api/studies{path}"
+            return httpx.get(url, timeout=30 * PATIENCE)
 
         def there() -> bool:
             assert dashboard.running, dashboard.output
             try:
-                return httpx.get(f"{base}/api/studies", timeout=10).is_success
+                return get("").is_success
             except httpx.TransportError:
                 return False
 
         wait_for(there, 60, "optuna-dashboard")
-        (summary,) = httpx.get(f"{base}/api/studies").json()["study_summaries"]
+        (summary,) = get("").json()["study_summaries"]
         assert summary["study_name"] == "tiny"
-        study = httpx.get(f"{base}/api/studies/{summary['study_id']}", timeout=30).json()
+        study = get(f"/{summary['study_id']}").json()
         states = [trial["state"] for trial in study["trials"]]
         assert {"Complete", "Pruned", "Fail"} == set(states)
         assert len(states) >= len(list(server.client.studies.trials("tiny")))

@@ -111,6 +111,18 @@ def test_rows_are_those_asked_for_last(page: Page) -> None:
     assert page.inner_text("h1").endswith("best")
 
 
+def test_a_click_that_lasts_while_the_table_is_drawn_anew_is_heard(
+    page: Page, server: Server
+) -> None:
+    page.locator("#trials tbody tr a").first.hover()
+    page.mouse.down()
+    with page.expect_response("**/table?*"):
+        server.client.studies.enqueue("filled", {"learning_rate": 0.0321})
+    page.wait_for_timeout(300)  # without the press, the rows would be others by now
+    page.mouse.up()
+    page.wait_for_url("**/studies/filled/trials/*")
+
+
 def test_the_heading_tells_the_order_of_the_rows_that_are_shown(page: Page) -> None:
     held: list[Route] = []
     page.route("**/table?sort=value*", lambda route: held.append(route))

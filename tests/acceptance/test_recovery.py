@@ -43,8 +43,9 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 def test_a_killed_worker_costs_nothing(make_server, make_worker, tmp_path, undisturbed) -> None:
     server = make_server(LMTUNE_LEASE_SECONDS=LEASE)
-    tiny.create(server, tmp_path)
     workers = {name: make_worker(server, "--name", name) for name in ("one", "two")}
+    tiny.wait_for_workers(server, 2)
+    tiny.create(server, tmp_path)
     for number in (0, 1):
         halfway(server, number)
     workers[server.client.studies.trial("tiny", 0).worker].kill()
@@ -59,8 +60,9 @@ def test_a_killed_worker_costs_nothing(make_server, make_worker, tmp_path, undis
 
 def test_a_killed_server_costs_nothing(make_server, make_worker, tmp_path, undisturbed) -> None:
     server = make_server(LMTUNE_LEASE_SECONDS=LEASE)
-    tiny.create(server, tmp_path)
     workers = [make_worker(server), make_worker(server)]
+    tiny.wait_for_workers(server, 2)
+    tiny.create(server, tmp_path)
     for number in (0, 1):
         halfway(server, number)
     server.kill()
@@ -145,6 +147,7 @@ def with_workers(make_server: Callable[..., Server], folder: Path) -> tuple[Serv
     Their lease is a minute: no test here has the time to wait for it.
     """
     server = make_server(LMTUNE_LEASE_SECONDS="60", LMTUNE_WORKERS="2")
+    tiny.wait_for_workers(server, 2)
     tiny.create(server, folder)
     for number in (0, 1):
         halfway(server, number)

@@ -12,7 +12,7 @@ import pytest
 
 from studies.script import ALLOWED
 from studies.spec import load_spec, parse_spec
-from tests.harness.process import ROOT, wait_for
+from tests.harness.process import ROOT, alive, wait_for
 
 if TYPE_CHECKING:
     from tests.conftest import MakeServer, MakeWorker
@@ -131,7 +131,7 @@ def test_killing_the_worker_ends_its_script_and_costs_nothing(
     wait_for(lambda: step_of(server, study) >= 5, 60, "report")
     running = script_process(script)
     os.kill(first.pid, signal.SIGKILL)
-    wait_for(lambda: not running.is_running() or running.status() == "zombie", 20, "end of script")
+    wait_for(lambda: not alive(running), 20, "end of script")
     make_worker(server, "--allow-script", str(script))
     view = server.wait_for_end(study, 60)
     assert view.counts == {"COMPLETE": 2}

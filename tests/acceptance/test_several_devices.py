@@ -9,7 +9,6 @@ import pytest
 
 from tests.acceptance import tiny
 from tests.conftest import MakeServer, MakeWorker
-from tests.harness.process import wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +30,10 @@ def test_two_devices_train_one_trial_and_one_that_dies_costs_no_more_than_a_chec
         CUDA_VISIBLE_DEVICES="",
     )
     small = make_worker(server)
-    wait_for(lambda: len(server.client.workers()) == 2, 60, "worker with one device")
+    tiny.wait_for_workers(server, 2)
     train = {"steps": 300, "batch_size": 8, "sequence_length": 32, "evaluate_every": 50}
     tiny.create(server, tmp_path, train=train, resources={"devices": 2}, budget={"trials": 1})
-    tiny.wait_for_step(server, 0, 50)
+    tiny.wait_for_step(server, 0, 100)  # the checkpoint of step 50 is there
     first, second = trainers(server.pid)
     assert first.is_running()
     second.kill()

@@ -45,6 +45,11 @@ def create(server: Server, folder: Path, **parts: Any) -> str:
     return server.client.studies.create(parse_spec(document | parts), base=folder).name
 
 
+def wait_for_workers(server: Server, count: int) -> None:
+    """Returns when so many workers are there and could train: what comes now, all may claim."""
+    wait_for(lambda: len(server.client.workers()) == count, 60, f"{count} workers")
+
+
 def undisturbed(folder: Path, seconds: float, workers: int = 1, **parts: Any) -> dict:
     """What the study comes to when nothing dies and nothing is cut."""
     server = Server(folder / "home", "", {})

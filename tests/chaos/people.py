@@ -132,7 +132,7 @@ class People:
             await self._act(name, "pause")
         elif draw < 0.65:
             await self._cancel(name)
-        elif draw < 0.68:
+        elif draw < 0.68 and self.open[name]["slots"] > budget(self.open[name]) // 2:
             await self._act(name, "stop")
         else:
             await self.enqueue("normal")

@@ -25,6 +25,7 @@ from studies.errors import (
     Unauthorized,
     Unreported,
 )
+from tests.harness.process import PATIENCE
 from tests.service.live import Live
 from tests.service.world import LEASE, items, spec
 
@@ -218,9 +219,9 @@ def test_a_waiting_claim_wakes_when_a_study_comes(live: Live) -> None:
     begun = time.monotonic()
     name = f"s{secrets.token_hex(4)}"
     live.client.studies.create(spec(name))
-    thread.join(20)
+    thread.join(20 * PATIENCE)
     assert got[0].grant.study == name
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15  # not the 20 s
     live.client.studies.act(name, "stop")
 
 
@@ -249,7 +250,7 @@ def test_a_caller_that_hung_up_is_given_nothing(live: Live) -> None:
 def test_a_wait_ends_with_nothing(live: Live) -> None:
     begun = time.monotonic()
     assert Caller(live).claim(wait_ms=300) is None
-    assert 0.3 <= time.monotonic() - begun < 5
+    assert 0.3 <= time.monotonic() - begun < 15
 
 
 def test_a_retry_does_not_wait(live: Live) -> None:
@@ -257,7 +258,7 @@ def test_a_retry_does_not_wait(live: Live) -> None:
     assert caller.claim() is None
     begun = time.monotonic()
     assert caller.claim(seq=1, wait_ms=20_000) is None
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15  # not the 20 s
 
 
 # ------------------------------------------------------------------ workers as people see them

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,14 +20,18 @@ ROOT = Path(__file__).parents[2]
 # A machine with other work to do may take so many times as long as a test writes down before the
 # test fails: a wait that is met costs nothing.
 PATIENCE = 4
+# Below those that the kernel gives to whoever asks for any: nobody takes one meanwhile by chance.
+PORTS = range(20_000, 32_000)
 ResultT = TypeVar("ResultT")
 
 
 def free_port() -> int:
     """Returns a TCP port of the loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.SystemRandom().choice(PORTS)  # tests seed the plain one
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(condition: Callable[[], ResultT | None], seconds: float, what: str) -> ResultT:
@@ -39,6 +45,13 @@ def wait_for(condition: Callable[[], ResultT | None], seconds: float, what: str)
             raise TimeoutError(f"no {what} within {PATIENCE * seconds:g} s")
         time.sleep(0.05)
     return found
+
+
+def alive(process: psutil.Process) -> bool:
+    """True while it runs; False for a zombie and for another that has its id by now."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 class Process:
@@ -109,16 +122,12 @@ class Process:
                 status = self.wait(seconds)
             except subprocess.TimeoutExpired:
                 self.kill()
-        for child in self._live_children():
-            child.kill()
-        psutil.wait_procs(list(self._live_children()), timeout=5)
+        for child in filter(alive, self._children):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(list(filter(alive, self._children)), timeout=5)
         return status
 
     def _remember_children(self) -> None:
         if self.running:
             self._children.update(psutil.Process(self.pid).children(recursive=True))
-
-    def _live_children(self) -> Iterator[psutil.Process]:
-        for child in self._children:
-            if child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-                yield child

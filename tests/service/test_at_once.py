@@ -8,6 +8,7 @@ from collections import Counter
 
 from studies.errors import Conflict
 from studies.trial import TERMINAL, Decision
+from tests.harness.process import PATIENCE
 from tests.service.world import LEASE, Held, World
 
 TRIALS = 12
@@ -110,7 +111,7 @@ def test_everybody_at_once(world: World) -> None:
         crowd.add(crowd.work, f"w{number}", number)
     crowd.add(crowd.sweep)
     crowd.add(crowd.steer, random.Random(0))
-    crowd.run(60)
+    crowd.run(60 * PATIENCE)
 
     trials = world.rows("trials")
     assert list(Counter(row.study_id for row in trials).values()) == [TRIALS, TRIALS]

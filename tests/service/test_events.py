@@ -11,6 +11,7 @@ from sse_starlette import ServerSentEvent
 from service.routes.events import MANY, PERIOD, StudyLook, changes, cursor_of
 from service.routes.pulse import Pulse
 from studies.errors import NotFound, Unavailable
+from tests.harness.process import PATIENCE
 
 
 def told(event):
@@ -49,7 +50,7 @@ def test_events_outlive_a_busy_database_and_end_with_the_study():
 def test_events_end_when_the_server_goes_down():
     async def close():
         closing = anyio.Event()
-        with anyio.fail_after(5):
+        with anyio.fail_after(5 * PATIENCE):
             async for _ in changes(lambda: ServerSentEvent(data="1"), closing, Pulse(), spacing=60):
                 closing.set()
 
@@ -61,11 +62,11 @@ def test_a_beat_wakes_who_waits_and_none_falls_between_look_and_wait():
         beats = Pulse()
         seen = beats.count
         beats.beat()  # after the look, before the wait
-        await asyncio.wait_for(beats.wait(seen, 60), 5)
+        await asyncio.wait_for(beats.wait(seen, 60), 5 * PATIENCE)
         waiting = asyncio.create_task(beats.wait(beats.count, 60))
         await asyncio.sleep(0)
         await asyncio.to_thread(beats.beat)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 5 * PATIENCE)
         start = time.monotonic()
         await beats.wait(beats.count, 0.01)  # nobody writes: it ends by itself
         assert time.monotonic() - start < PERIOD

@@ -13,10 +13,11 @@ from service.dispatch import claim
 from service.store import studies, trials, workers
 from service.store.database import Database, Tx
 from studies import wire
+from tests.harness.process import PATIENCE
 from tests.service.world import World
 
 pytestmark = pytest.mark.postgres
-SECONDS = 10.0  # for a write that waits for nobody
+SECONDS = 10.0 * PATIENCE  # for a write that waits for nobody
 
 
 @pytest.fixture

@@ -191,7 +191,7 @@ def test_a_server_that_stands_still_in_a_transaction_holds_nobody_up(
         assert not future.done()
         thawed.set()
         assert future.result(SECONDS) == "study"
-        assert len(tries) == 2
+        assert len(tries) >= 2  # more where this thread stood still once more
     finally:
         thawed.set()
         frozen.close()
