@@ -89,7 +89,7 @@ def _allow(scripts: list[Path]) -> None:
 
 def main() -> None:
     """Runs the command; what is wrong is said in one line on standard error, with exit code 1."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see docs/decisions: idle threads sleep
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: decision 24
     # The knob `deterministic` needs it on CUDA, set before the first use: 24 MB of workspace.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     logging.basicConfig(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import Pipe as make_pipe
 from typing import Any, Final
 
+from studies.cores import usable_cores
 from studies.errors import StartupError
 from studies.trial import Outcome
 from trainer.pipe import Pipe
@@ -56,7 +57,7 @@ class Devices:
             port = str(probe.getsockname()[1])
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(self.count)}
         if self.visible == "":
-            cores = max((os.cpu_count() or 1) // self.count, 1)
+            cores = max(usable_cores() // self.count, 1)
             shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(cores))
         return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(self.count)]
 

@@ -21,6 +21,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.launcher.keeper import End, Keeper, Slot, gpus_of
+from studies.cores import usable_cores
 from studies.errors import StartupError
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,8 @@ def make_slots(workers: int | Literal["auto"], devices: int = 1) -> list[Slot[Li
             for team in teams
         ]
     count = 1 if workers == "auto" else workers
-    threads = str(max((os.cpu_count() or 1) // (count * devices), 1))
+    shared = str(max(usable_cores() // (count * devices), 1))
+    threads = os.environ.get("OMP_NUM_THREADS", shared)
     quiet = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads}
     quiet["LMTUNE_DEVICES"] = ",".join(["cpu"] * devices)
     return [Slot(f"cpu{number}{several}", dict(quiet)) for number in range(count)]

@@ -16,7 +16,7 @@ export function toast(text, bad = false) {
   setTimeout(() => message.remove(), bad ? 9000 : 5000);
 }
 
-/** Resolves once nothing in such a part is held down: what is swapped between press and release hears no click. */
-export async function released(selector) {
-  while (document.querySelector(`:is(${selector}):active`)) await new Promise((done) => setTimeout(done, PRESSED));
+/** Resolves once nothing is held down: what is swapped or moved between press and release hears no click. */
+export async function released() {
+  while (document.querySelector("body:active")) await new Promise((done) => setTimeout(done, PRESSED));
 }

@@ -15,7 +15,7 @@ export function rememberRegions() {
 export async function swapRegions() {
   const mine = ++asked;
   const fresh = await getPage(location.href);
-  await released("[data-live]");
+  await released();
   if (mine < shown) return; // a later answer has overtaken this one
   shown = mine;
   for (const region of document.querySelectorAll("[data-live]")) {

@@ -19,7 +19,7 @@ export async function drawTrials() {
   const mine = ++asked;
   const wanted = { ...order };
   const answer = await getJson(`${place.dataset.trials}?${new URLSearchParams([...Object.entries(wanted), ...brushed()])}`);
-  await released("[data-trials]");
+  await released();
   if (mine < shown) return; // a later answer has overtaken this one
   shown = mine;
   table = { ...answer, order: wanted };

@@ -38,7 +38,8 @@ def up(  # noqa: PLR0913 - its options
         int | None, typer.Option(min=0, max=65_535, help="Port [8080]; 0 takes any free one.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Local workers [one per GPU, else one].")
+        int | None,
+        typer.Option(min=0, help="Local workers [one per GPU, else one; a core each is faster]."),
     ] = None,
     no_worker: Annotated[
         bool, typer.Option("--no-worker", help="Start none: workers come from elsewhere.")

@@ -114,11 +114,13 @@ def test_rows_are_those_asked_for_last(page: Page) -> None:
 def test_a_click_that_lasts_while_the_table_is_drawn_anew_is_heard(
     page: Page, server: Server
 ) -> None:
+    until(page, DRAWN)  # and nothing moves any more
     page.locator("#trials tbody tr a").first.hover()
     page.mouse.down()
-    with page.expect_response("**/table?*"):
+    assert page.locator("#trials a:active").count() == 1
+    with page.expect_response("**/studies/filled"):
         server.client.studies.enqueue("filled", {"learning_rate": 0.0321})
-    page.wait_for_timeout(300)  # without the press, the rows would be others by now
+    page.wait_for_timeout(1_000)  # were nothing held down, the rows would be others by now
     page.mouse.up()
     page.wait_for_url("**/studies/filled/trials/*")
 
