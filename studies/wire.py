@@ -119,7 +119,7 @@ class TrialView(View):
     step: int = Field(description="the last visible step, 0 before the first report")
     max_step: int
     attempt: int = Field(description="attempts granted so far")
-    worker: str | None = Field(description="who trains it, or trained it last if it has ended")
+    worker: str | None = Field(description="who trains it; in lists and details: or had it last")
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None

@@ -18,6 +18,7 @@ FUNCTION_LINES = 45  # "about 40", without the docstring
 # Who may look at the process environment, and why.
 READS_ENVIRONMENT = {
     "service/settings.py": "the settings of a server",
+    "studies/cores.py": "how many threads somebody has asked for",
     "studies/files.py": "where lmtune's own folder is",
     "studies/http.py": "address and token, for the command and for workers",
     "studies/script.py": "what a worker tells the script that it runs",

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing import Pipe as make_pipe
 from typing import Any, Final
 
-from studies.cores import usable_cores
+from studies.cores import thread_limit
 from studies.errors import StartupError
 from studies.trial import Outcome
 from trainer.pipe import Pipe
@@ -50,15 +50,14 @@ class Devices:
     def places(self) -> list[dict[str, str]]:
         """Returns the environment of each process, for one start of them all."""
         shared = {} if self.visible is None else {"CUDA_VISIBLE_DEVICES": self.visible}
+        if self.visible in (None, ""):
+            shared |= thread_limit(self.count)
         if self.count == 1:
             return [shared]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(self.count)}
-        if self.visible == "":
-            cores = max(usable_cores() // self.count, 1)
-            shared["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(cores))
         return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(self.count)]
 
 

@@ -230,9 +230,9 @@ class Reading:
     def _detail(self, conn: Connection, study: Row, row: Row) -> wire.TrialDetail:
         spec = self._ctx.studies.spec(study)
         granted = [attempt_view(attempt) for attempt in attempts.of_trial(conn, row.id)]
-        its = granted[-1:] if row.state in (TrialState.RUNNING, *TERMINAL) else []
+        last = granted[-1:] if row.state in (TrialState.RUNNING, *TERMINAL) else []
         return wire.TrialDetail(
-            **trial_fields(study.name, row, its[0].worker if its else None),
+            **trial_fields(study.name, row, last[0].worker if last else None),
             recipe=spec.recipe(row.params, row.number),
             curve=[point(report) for report in reports.visible(conn, row.id)],
             attempts=granted,

@@ -21,7 +21,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.launcher.keeper import End, Keeper, Slot, gpus_of
-from studies.cores import usable_cores
+from studies.cores import thread_limit
 from studies.errors import StartupError
 
 logger = logging.getLogger(__name__)
@@ -120,9 +120,7 @@ def make_slots(workers: int | Literal["auto"], devices: int = 1) -> list[Slot[Li
             for team in teams
         ]
     count = 1 if workers == "auto" else workers
-    shared = str(max(usable_cores() // (count * devices), 1))
-    threads = os.environ.get("OMP_NUM_THREADS", shared)
-    quiet = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": threads}
+    quiet = {"CUDA_VISIBLE_DEVICES": "", **thread_limit(count * devices)}
     quiet["LMTUNE_DEVICES"] = ",".join(["cpu"] * devices)
     return [Slot(f"cpu{number}{several}", dict(quiet)) for number in range(count)]
 

@@ -24,8 +24,8 @@ async function act(button, redraw) {
     toast(done);
   } catch (error) {
     toast(error.message, true);
-    button.disabled = false;
   }
+  button.disabled = false; // where it is to stay so, the page says it anew
   redraw();
 }
 

@@ -1,6 +1,7 @@
 // Builds elements; text is only ever text.
 
 const PRESSED = 50; // between two looks at what is held down [ms]
+const LONGEST = 2000; // a click takes less; then the page goes on [ms]
 
 /** Returns a new element: `make("td", { className: "n" }, "3", child)`. */
 export function make(tag, properties = {}, ...children) {
@@ -16,7 +17,10 @@ export function toast(text, bad = false) {
   setTimeout(() => message.remove(), bad ? 9000 : 5000);
 }
 
-/** Resolves once nothing is held down: what is swapped or moved between press and release hears no click. */
+/** Resolves once no pointer is down: what is swapped or moved between press and release hears no click. */
 export async function released() {
-  while (document.querySelector("body:active")) await new Promise((done) => setTimeout(done, PRESSED));
+  const end = performance.now() + LONGEST;
+  while (document.querySelector("body:active") && performance.now() < end) {
+    await new Promise((done) => setTimeout(done, PRESSED));
+  }
 }

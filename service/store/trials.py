@@ -151,11 +151,11 @@ def page(
         attempts.c.attempt == trials.c.attempt,
         trials.c.state.in_(TERMINAL),
     )
-    its = sa.func.coalesce(trials.c.worker_id, attempts.c.worker_id)
+    worker_id = sa.func.coalesce(trials.c.worker_id, attempts.c.worker_id)
     statement = (
         sa.select(trials, workers.c.name.label("worker_name"))
         .outerjoin(attempts, newest)
-        .outerjoin(workers, workers.c.id == its)
+        .outerjoin(workers, workers.c.id == worker_id)
         .where(trials.c.study_id == study_id, trials.c.number > after)
     )
     if state is not None:

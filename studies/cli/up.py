@@ -39,7 +39,7 @@ def up(  # noqa: PLR0913 - its options
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Local workers [one per GPU, else one; a core each is faster]."),
+        typer.Option(min=0, help="Local workers [one per GPU, else one; more share the cores]."),
     ] = None,
     no_worker: Annotated[
         bool, typer.Option("--no-worker", help="Start none: workers come from elsewhere.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,16 @@ def worker(server: Server, name: str) -> WorkerView:
     return next(each for each in server.client.workers() if each.name == name)
 
 
-def ended(server: Server, numbers: Iterable[int], outcome: Outcome) -> list[int]:
+def three(trials: dict[int, str]) -> dict[int, str] | None:
+    return trials if len(trials) == 3 else None
+
+
+def ended(server: Server, numbers: Collection[int], outcome: Outcome) -> list[int]:
     """Those of the trials that have an attempt which ended so."""
     return [number for number in numbers if outcome in tiny.attempts(server, number)]
 
 
-def preempt_one(server: Server, cluster: SlurmCluster, numbers: Iterable[int]) -> int:
+def preempt_one(server: Server, cluster: SlurmCluster, numbers: Collection[int]) -> int:
     """Has a job of a higher partition take a node for a while; returns whose trial gave way."""
     job = cluster.ask(
         "sbatch", "--parsable", "--partition=high", "--gres=gpu:1", "--output=/dev/null",
@@ -64,8 +68,7 @@ def test_jobs_that_give_way_or_are_cancelled_and_a_dead_node_lose_nothing(
     )
     train = {"steps": 6_000, "batch_size": 8, "sequence_length": 32, "evaluate_every": tiny.EVERY}
     tiny.create(server, tmp_path, train=train, budget={"trials": TRIALS})
-    wait_for(lambda: len(training(server)) == 3, 180, "three trials that train")
-    held = training(server)
+    held = wait_for(lambda: three(training(server)), 180, "three trials that train")
 
     moved = preempt_one(server, slurm_cluster, held)  # SIGTERM, a partition's GraceTime
     (first, asked), (second, orphan) = (each for each in held.items() if each[0] != moved)
@@ -85,8 +88,8 @@ def test_jobs_that_give_way_or_are_cancelled_and_a_dead_node_lose_nothing(
 
     server.wait_for_end("tiny", 240)
     tiny.assert_whole(server, TRIALS)
-    for number, before in held.items():
+    for number in held:
         attempts = server.client.studies.trial("tiny", number).attempts
         assert attempts[-1].start_step >= tiny.EVERY  # from its checkpoint
-        assert attempts[-1].worker != before
+        assert attempts[-1].worker not in held.values()
     wait_for(lambda: slurm_cluster.ask("squeue", "-h") == "", 90, "jobs' end at the study's")

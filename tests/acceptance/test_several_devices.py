@@ -31,7 +31,7 @@ def test_two_devices_train_one_trial_and_one_that_dies_costs_no_more_than_a_chec
     )
     small = make_worker(server)
     tiny.wait_for_workers(server, 2)
-    train = {"steps": 300, "batch_size": 8, "sequence_length": 32, "evaluate_every": 50}
+    train = {"steps": 600, "batch_size": 8, "sequence_length": 32, "evaluate_every": 50}
     tiny.create(server, tmp_path, train=train, resources={"devices": 2}, budget={"trials": 1})
     tiny.wait_for_step(server, 0, 100)  # the checkpoint of step 50 is there
     first, second = trainers(server.pid)

@@ -133,6 +133,7 @@ class People:
         elif draw < 0.65:
             await self._cancel(name)
         elif draw < 0.68 and self.open[name]["slots"] > budget(self.open[name]) // 2:
+            # Not before: a small storm has one study of each kind, which is to show something.
             await self._act(name, "stop")
         else:
             await self.enqueue("normal")

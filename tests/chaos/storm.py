@@ -138,7 +138,7 @@ class Storm:
                     self.done[kind] += 1
                     return
                 await asyncio.sleep(GAP)
-                if tried >= TRIES or self.people.unopened <= 0:  # nothing more will come
+                if tried >= TRIES or self.people.unopened <= 0:  # little more will come
                     (kind,) = rng.choices([*self.kinds], [f.weight for f in self.kinds.values()])
             self.surprises.append(f"no fault could be injected after {kind}")
         finally:

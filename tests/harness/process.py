@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 # A machine with other work to do may take so many times as long as a test writes down before the
 # test fails: a wait that is met costs nothing.
 PATIENCE = 4
-# Below those that the kernel gives to whoever asks for any: nobody takes one meanwhile by chance.
+# Below those that Linux gives by default to whoever asks for any: nobody takes one by chance.
 PORTS = range(20_000, 32_000)
 ResultT = TypeVar("ResultT")
 

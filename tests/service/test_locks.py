@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.dispatch import claim
-from service.store import studies, trials, workers
+from service.store import database, studies, trials, workers
 from service.store.database import Database, Tx
 from studies import wire
 from tests.harness.process import PATIENCE
@@ -21,7 +21,9 @@ SECONDS = 10.0 * PATIENCE  # for a write that waits for nobody
 
 
 @pytest.fixture
-def world(postgres_url: str) -> Iterator[World]:
+def world(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    idle = "SET idle_in_transaction_session_timeout = '10min'"  # who holds a row is not ended
+    monkeypatch.setattr(database, "_IDLE", idle)
     made = World(Database(postgres_url))
     yield made
     made.close()
