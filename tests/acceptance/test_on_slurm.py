@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.harness.lmtune import Server
     from tests.harness.slurm_cluster import SlurmCluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.nightly]
 TRIALS = 4
 
 

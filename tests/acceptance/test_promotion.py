@@ -11,7 +11,7 @@ from tests.acceptance import tiny
 from tests.harness.lmtune import Server
 from tests.harness.process import PATIENCE, ROOT, wait_for
 
-EVERY, RUNG, STEPS = 250, 500, 1_000  # the next rung would be the end
+EVERY, RUNG, STEPS = 150, 300, 600  # the next rung would be the end
 PARTS = {
     "train": {"steps": STEPS, "batch_size": 8, "sequence_length": 32, "evaluate_every": EVERY},
     "search": {"learning_rate": {"log": [1.0e-7, 1.0e-1]}, "dropout": {"uniform": [0.1, 0.3]}},

@@ -41,10 +41,10 @@ def test_a_heartbeats_decision_ends_the_trial(server, run, recipe):
 
 
 def test_a_preempted_trial_resumes_to_the_same_bits(server, run, recipe, expected):
-    trial = server.add(recipe(steps=2_000, evaluate_every=50, dropout=0.1))
+    trial = server.add(recipe(steps=1_200, evaluate_every=50, dropout=0.1))
     end = run(trial, before=preempted(trial))
     assert end.outcome == "preempted"
-    assert 0 < end.final_step < 2_000
+    assert 0 < end.final_step < 1_200
     assert trial.checkpoints[-1].step == end.final_step
     assert run(trial).outcome == "ok"
     assert trial.resumed == []
