@@ -19,7 +19,7 @@ import pytest
 from tests.acceptance import tiny
 from tests.acceptance.tiny import EVERY, STEPS
 from tests.harness.lmtune import Server
-from tests.harness.process import wait_for
+from tests.harness.process import gone, wait_for
 
 slow = pytest.mark.slow  # together they take minutes; the two that must never break stay quick
 LEASE = "2"
@@ -153,13 +153,6 @@ def with_workers(make_server: Callable[..., Server], folder: Path) -> tuple[Serv
         halfway(server, number)
     name = server.client.studies.trial("tiny", 0).worker
     return server, name, launched(server)[name]
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @slow

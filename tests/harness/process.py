@@ -54,6 +54,14 @@ def alive(process: psutil.Process) -> bool:
     return False
 
 
+def gone(pid: int) -> bool:
+    """True when no such process runs."""
+    try:
+        return not alive(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return True
+
+
 class Process:
     """A Python module that runs as its own process.
 

@@ -11,13 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from service.launcher import local
 from service.launcher import ray as on_ray
 from service.launcher import slurm as on_slurm
 from service.launcher.keeper import Keeper, Slot
-from tests.harness.process import wait_for
+from tests.harness.process import gone, wait_for
 
 WORKER = """
 import json, os, signal, subprocess, sys, time
@@ -34,14 +32,6 @@ path.with_suffix(".tmp").rename(path.with_suffix(".json"))
 time.sleep(300)
 """
 URL, TOKEN = "http://127.0.0.1:1", "lmt_secret"
-
-
-def gone(pid: int) -> bool:
-    """True when no such process runs."""
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Bench(ABC):

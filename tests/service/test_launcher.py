@@ -15,8 +15,9 @@ from service.launcher import local
 from service.launcher.base import Lost, NoLauncher
 from service.launcher.keeper import gpus_of
 from service.launcher.local import Life, LocalLauncher, Slot, make_slots
+from studies import cores
 from studies.errors import NotFound, StartupError
-from tests.harness.process import wait_for
+from tests.harness.process import gone, wait_for
 
 WORKER = """
 import json, os, signal, subprocess, sys, time
@@ -68,13 +69,6 @@ def started(folder: Path, key: str = "cpu0") -> dict:
     path = folder / f"{lives(folder)[key]['name']}.json"
     wait_for(path.exists, 20, f"{path}")
     return json.loads(path.read_text())
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def die(said: dict) -> None:
@@ -209,7 +203,7 @@ def test_a_worker_may_have_several_gpus(monkeypatch, caplog) -> None:
 
 def test_a_worker_may_have_several_processes_on_the_cpu(monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cores, "_usable", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     (slot,) = make_slots("auto", devices=2)
     assert slot.key == "cpu0x2"
@@ -228,7 +222,7 @@ def test_a_clusters_worker_takes_all_gpus_that_it_is_given(count, given) -> None
 @pytest.mark.parametrize("said", ["", "-1"])
 def test_without_a_gpu_workers_share_the_cores(monkeypatch, said) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(cores, "_usable", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert [slot.key for slot in make_slots("auto")] == ["cpu0"]
     slots = make_slots(2)

@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from service.launcher.base import Lost
-from tests.harness.process import wait_for
-from tests.service.launching import TOKEN, URL, Bench, LocalBench, RayBench, SlurmBench, gone
+from tests.harness.process import gone, wait_for
+from tests.service.launching import TOKEN, URL, Bench, LocalBench, RayBench, SlurmBench
 
 KINDS = ["local", pytest.param("ray", marks=pytest.mark.ray)]
 KINDS += [pytest.param("slurm", marks=pytest.mark.slurm)]

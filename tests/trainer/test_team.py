@@ -1,11 +1,11 @@
 """Which devices a worker has, and what each of its processes is told."""
 
-import os
 import resource
 
 import psutil
 import pytest
 
+from studies import cores
 from studies.errors import StartupError
 from trainer.team import Devices, parse_devices
 from trainer.warm import Child
@@ -46,7 +46,7 @@ def test_one_device_trains_without_a_group_and_several_are_told_their_places(mon
     assert first["WORLD_SIZE"] == "2"
     assert "OMP_NUM_THREADS" not in first  # inherited
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(cores, "_usable", lambda: 6)
     assert [place["OMP_NUM_THREADS"] for place in Devices(2, "").places()] == ["3", "3"]
 
 
