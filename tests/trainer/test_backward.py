@@ -1,16 +1,21 @@
 """The gradient in parts equals that of the whole batch, also where memory asks for the parts."""
 
+import json
+import os
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
 
 import pytest
 import torch
 
 from studies.recipe import ModelRecipe, TrainRecipe
+from tests.harness.process import PATIENCE
 from trainer.backward import Backward
 from trainer.models import build_model
 from trainer.precision import build_precision, build_scaler
+
+HALVED = Path(__file__).with_name("halved.py")
 
 
 def gradients(kind, calls=1, **knobs):
@@ -69,60 +74,26 @@ def test_label_smoothing_is_the_mean_with_the_uniform_target():
     torch.testing.assert_close(half, (plain + all_of_it) / 2, rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_twice_as_many_parts():
-    """One of the limits lies between what the whole batch needs and what half of it needs."""
-    script = """
-        import logging, os, re, resource, sys
-        import torch
-        from studies.corpus import builtin_text
-        from studies.recipe import Recipe
-        from trainer.loop import NullReporter, train
-
-        class Shows(NullReporter):
-            def report(self, item):
-                print("report", item.metrics["batch_parts"], item.metrics["validation_loss"])
-
-        def in_a_child(recipe, limit=resource.RLIM_INFINITY):
-            "Returns the outcome and the address space it took; each begins with the same heap."
-            read, write = os.pipe()
-            if not os.fork():
-                resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-                result = train(recipe, text, Shows())
-                if result.reason:
-                    print("reason", result.reason)
-                sys.stdout.flush()
-                kib = re.search(r"VmPeak:\\s+(\\d+)", open("/proc/self/status").read())[1]
-                os.write(write, f"{result.outcome} {kib}".encode())
-                os._exit(0)
-            os.wait()
-            outcome, kib = os.read(read, 99).split()
-            return outcome.decode(), 1024 * int(kib)
-
-        torch.set_num_threads(1)
-        logging.basicConfig(level=logging.WARNING, format="log %(message)s", force=True)
-        text = builtin_text("stdlib")[:100_000]
-        recipe = Recipe.model_validate({
-            "data": {"builtin": "stdlib"},
-            "model": {"kind": "gpt", "embedding_dim": 8, "hidden_dim": 8, "heads": 1},
-            "train": {"batch_size": 256, "sequence_length": 128, "steps": 2, "seed": 1},
-        })
-        train(recipe.with_knobs({"batch_size": 1, "steps": 1}), text)
-        _, whole = in_a_child(recipe)
-        _, half = in_a_child(recipe.with_knobs({"accumulate": 2}))
-        for tenth in range(2, 10):
-            if in_a_child(recipe, half + (whole - half) * tenth // 10)[0] == "ok":
-                break
-        in_a_child(recipe.with_knobs({"batch_size": 690}), whole)
-    """
+@pytest.mark.slow
+def test_a_batch_that_does_not_fit_is_computed_in_twice_as_many_parts(tiny, text, tmp_path):
+    """Memory is limited for real, in a process of its own."""
+    (tmp_path / "text").write_text(text * 70)
+    recipe = tiny(
+        kind="gpt", embedding_dim=8, hidden_dim=8, heads=1, batch_size=1_024, sequence_length=128,
+        tokenizer="bytes", evaluate_every=2, steps=2,
+    )  # fmt: skip
+    said = recipe.model_dump_json(by_alias=True, exclude_none=True)
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
-    )
+        [sys.executable, HALVED, said, tmp_path / "text", "2700"],
+        capture_output=True, text=True, timeout=120 * PATIENCE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    *_, reason = lines = done.stdout.splitlines()
-    reports = [line.split() for line in lines if line.startswith("report")]
-    (_, one, whole), (_, asked, _), (_, two, halved) = reports
-    assert (one, asked, two) == ("1.0", "2.0", "2.0")
-    assert float(halved) == pytest.approx(float(whole), rel=1e-4)
-    assert "the batch of 256 is now computed in 2 parts, not 1" in done.stderr
-    assert "memory" in reason
-    assert "peak" in reason
+    whole, halved, larger = map(json.loads, done.stdout.splitlines())
+    assert (whole["outcome"], whole["batch_parts"]) == ("ok", 1)
+    assert (halved["outcome"], halved["batch_parts"]) == ("ok", 2)
+    assert halved["validation_loss"] == pytest.approx(whole["validation_loss"], rel=1e-4)
+    assert "the batch of 1024 is now computed in 2 parts, not 1" in done.stderr
+    assert larger["outcome"] == "oom"
+    assert "memory" in larger["reason"]
+    assert "peak" in larger["reason"]
