@@ -31,8 +31,9 @@ from studies.errors import Forbidden, LmtuneError, StartupError, Unauthorized
 COOKIE: Final = "lmtune_session"
 SESSION_SECONDS: Final = 30 * 86_400
 LOGIN_SECONDS: Final = 86_400  # how long a login link may be used, once
-# Everything else needs a token. Static files hold no secret; the probes say only "up".
-ALLOWED: Final = frozenset({"/healthz", "/readyz", "/login", "/static", "/favicon.ico"})
+# Everything else needs a token. Static files hold no secret.
+ALLOWED: Final = frozenset({"/login", "/static", "/favicon.ico"})
+PROBES: Final = frozenset({"/healthz", "/readyz"})  # asked by address; they say only "up"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _HOST: Final = re.compile(r"([A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
@@ -77,8 +78,10 @@ class Gate:
 
     async def __call__(self, connection: HTTPConnection) -> None:
         """Lets the request pass, or raises Unauthorized or Forbidden."""
-        self._check_host(connection)
         path = connection.scope["path"]
+        if path in PROBES:
+            return
+        self._check_host(connection)
         if path in ALLOWED or path.startswith("/static/"):
             return
         header = connection.headers.get("authorization", "")

@@ -18,6 +18,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from service.auth import PROBES
 from service.settings import Settings
 from studies.client import Client
 from tests.harness.process import ROOT, free_port, wait_for
@@ -132,6 +133,8 @@ def test_kubernetes_manifests_fit_the_images_and_each_other() -> None:
             assert {key["name"] for key in container["env"]} <= OURS
             assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
             assert container["securityContext"]["readOnlyRootFilesystem"]
+            probes = [said for key, said in container.items() if key.endswith("Probe")]
+            assert {probe["httpGet"]["path"] for probe in probes} <= PROBES  # without our name
 
 
 @pytest.mark.slow
