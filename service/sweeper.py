@@ -1,7 +1,8 @@
-"""The supervised loop of a server.
+"""The supervised loops of a server.
 
-It moves the lease clock, settles what cannot be stolen, keeps the launcher's workers and collects
-blobs that nothing points at.
+One moves the lease clock, settles what cannot be stolen and collects blobs that nothing points at.
+The other keeps the launcher's workers: a cluster may take a minute to answer, and leases judged by
+a clock that waits for it would be longer, or never end.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
@@ -26,24 +27,29 @@ COLLECT_SECONDS: Final = 30.0  # between collections of blobs
 
 
 class Sweeper:
-    """Runs in a thread of its own from `start` to `stop`."""
+    """Runs in two threads of its own from `start` to `stop`."""
 
     def __init__(self, ctx: Context, launcher: Launcher, blobs: BlobFolder) -> None:
         self._ctx, self._launcher, self._blobs = ctx, launcher, blobs
         self._stopped = threading.Event()
         self._keeping = threading.Lock()  # the launcher is called from one thread at a time
-        self._thread = threading.Thread(target=self._run, name="sweeper", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._run, args=(work,), name=name, daemon=True)
+            for name, work in (("sweeper", self.once), ("keeper", self.keep))
+        ]
         self._lost: list[Lost] = []  # and not told yet
         self._next_collection = time.monotonic() + COLLECT_SECONDS
 
     def start(self) -> None:
         """Begins to sweep."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Ends the loop after the sweep it is in."""
+        """Ends the loops after what they are at."""
         self._stopped.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def drain(self, grace: float) -> None:
         """Lets the launcher's workers checkpoint and go, while the server still serves them."""
@@ -51,18 +57,18 @@ class Sweeper:
             self._tell(self._launcher.stop(grace))
 
     def once(self) -> None:
-        """One sweep."""
+        """One sweep; asks nobody but the database and the disk."""
         self._ctx.database.write(partial(sweep.tick, ctx=self._ctx))  # whatever fails below
         sweep.sweep(self._ctx)
         self._ctx.wake()  # leases run out, and other servers settle trials, without a word
-        if self._keeping.acquire(blocking=False):
-            try:
-                self._tell(self._launcher.keep(*self._ctx.database.read(self._wanted)))
-            finally:
-                self._keeping.release()
         if time.monotonic() >= self._next_collection:
             self._next_collection = time.monotonic() + COLLECT_SECONDS
             self._collect()
+
+    def keep(self) -> None:
+        """Has as many workers run as studies can use, and records the dead; may take long."""
+        with self._keeping:
+            self._tell(self._launcher.keep(*self._ctx.database.read(self._wanted)))
 
     def _wanted(self, conn: Connection) -> tuple[int, frozenset[str]]:
         return sweep.wanted_workers(conn, self._ctx), workers.busy(conn)
@@ -83,9 +89,9 @@ class Sweeper:
             collect = partial(sweep.collect_blob, sha256=sha256, remove=self._blobs.remove)
             self._ctx.database.write(collect)
 
-    def _run(self) -> None:
+    def _run(self, work: Callable[[], None]) -> None:
         while not self._stopped.wait(TICK_SECONDS):
             try:
-                self.once()
+                work()
             except Exception:
                 logger.exception("a sweep failed; the next one comes in %s s", TICK_SECONDS)

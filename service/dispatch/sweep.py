@@ -123,9 +123,7 @@ def _useful(ctx: Context, study: Row, counts: dict[TrialState, int]) -> int:
 
 def worker_lost(tx: Tx, ctx: Context, lost: Lost) -> None:
     """Ends the attempts of a worker that is known to be dead, without waiting for its lease."""
-    worker = workers.by_name(tx.conn, lost.worker)
-    if worker is None:
-        return
+    worker = workers.by_name(tx.conn, lost.worker) or workers.insert_unseen(tx, lost.worker)
     workers.lose(tx, worker.id)
     for row in trials.of_worker(tx.conn, worker.id):
         study = studies.lock(tx, row.study_id)

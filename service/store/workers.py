@@ -44,6 +44,12 @@ def insert(tx: Tx, **values: Any) -> Row:
     return tx.conn.execute(sa.select(workers).where(workers.c.name == values["name"])).one()
 
 
+def insert_unseen(tx: Tx, name: str) -> Row:
+    """Returns a worker that has not registered; whatever comes under its name finds this one."""
+    unknown = {"host": "", "pid": 0, "device": "", "code_hash": "", "protocol": 0}
+    return insert(tx, name=name, **unknown)
+
+
 def by_name(conn: Connection, name: str) -> Row | None:
     """Returns the worker of this name."""
     return conn.execute(sa.select(workers).where(workers.c.name == name)).one_or_none()

@@ -15,7 +15,8 @@ from service.dispatch import sweep
 from service.launcher.base import Lost
 from service.store import blobs, workers
 from service.sweeper import Sweeper
-from tests.harness.process import wait_for
+from studies.errors import StaleClaim
+from tests.harness.process import PATIENCE, wait_for
 from tests.service.world import LEASE, World
 
 
@@ -90,7 +91,7 @@ def test_the_trial_of_a_dead_worker_waits_at_once(small_world: World, folder: Bl
     small_world.open()
     small_world.worker("cpu0-a").claim()
     launched = Launched(Lost("cpu0-a", "it ended with -9"))
-    Sweeper(small_world.ctx, launched, folder).once()
+    Sweeper(small_world.ctx, launched, folder).keep()
     assert (small_world.trial().state, launched.kept) == ("WAITING", 1)
 
 
@@ -100,9 +101,9 @@ def test_a_dead_worker_is_told_again_until_it_is_recorded(small_world, folder, m
     sweeper = Sweeper(small_world.ctx, Launched(Lost("cpu0-a", "it ended with -9")), folder)
     with monkeypatch.context() as broken:
         broken.setattr(sweep, "settle", lambda *_: 1 / 0)
-        sweeper.once()
+        sweeper.keep()
     assert small_world.trial().state == "RUNNING"
-    sweeper.once()
+    sweeper.keep()
     assert small_world.trial().state == "WAITING"
 
 
@@ -110,7 +111,7 @@ def test_as_many_workers_are_wanted_as_studies_can_use(small_world, folder) -> N
     launched = Launched()
 
     def wanted() -> int:
-        Sweeper(small_world.ctx, launched, folder).once()
+        Sweeper(small_world.ctx, launched, folder).keep()
         return launched.wanted
 
     assert wanted() == 0
@@ -146,6 +147,37 @@ def test_unused_blobs_are_collected_now_and_then(small_world, folder, monkeypatc
     Sweeper(small_world.ctx, Launched(), folder).once()
     assert not folder.path(digest).exists()
     assert small_world.rows("blobs") == []
+
+
+def test_a_launcher_that_takes_long_holds_up_no_lease(small_world, folder, monkeypatch) -> None:
+    monkeypatch.setattr(module, "TICK_SECONDS", 0.01)
+    launched, asked, answer = Launched(), threading.Event(), threading.Event()
+
+    def keep(wanted: int, busy: Collection[str]) -> list[Lost]:
+        asked.set()
+        answer.wait()
+        return []
+
+    launched.keep = keep
+    small_world.open()
+    small_world.worker().claim()
+    small_world.stop()
+    sweeper = Sweeper(small_world.ctx, launched, folder)
+    sweeper.start()
+    assert asked.wait(10 * PATIENCE)
+    small_world.advance(LEASE * 2)
+    wait_for(lambda: small_world.study().state == "ENDED", 10, "end of what nobody can take")
+    answer.set()
+    sweeper.stop()
+
+
+def test_a_dead_worker_that_was_not_known_yet_gets_nothing(small_world, folder) -> None:
+    """Its launcher saw it end while it still started; what is left of it may come later."""
+    small_world.open()
+    Sweeper(small_world.ctx, Launched(Lost("slurm0-a", "NODE_FAIL")), folder).keep()
+    with pytest.raises(StaleClaim):
+        small_world.worker("slurm0-a").claim()
+    assert small_world.worker("slurm0-b").claim()
 
 
 def test_a_sweep_that_fails_is_followed_by_the_next(small_world, folder, monkeypatch) -> None:
