@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
 
 from service.launcher.base import Lost
+from studies.script import ALLOWED
 
 logger = logging.getLogger(__name__)
 _BACKOFF: Final = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # before the next start [s]
@@ -78,6 +79,17 @@ def gpus_of(count: float) -> dict[str, str]:
     """Returns what a worker is told that has so many GPUs: it trains each trial on all of them."""
     given = {"LMTUNE_DEVICES": "all" if count > 1 else ""}  # empty: one, whatever we were told
     return given if count else {**given, "CUDA_VISIBLE_DEVICES": ""}
+
+
+def inherited() -> dict[str, str]:
+    """Returns what of our environment a worker's may hold: not the database and its password."""
+    return {name: said for name, said in os.environ.items() if name != "LMTUNE_DATABASE_URL"}
+
+
+def scripts() -> dict[str, str]:
+    """Returns what lets a worker elsewhere run the scripts that our operator has listed."""
+    listed = os.environ.get(ALLOWED)
+    return {ALLOWED: listed} if listed else {}
 
 
 class Keeper(ABC, Generic[LifeT]):

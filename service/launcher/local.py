@@ -20,7 +20,7 @@ from typing import ClassVar, Final, Literal
 import psutil
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.launcher.keeper import End, Keeper, Slot, gpus_of
+from service.launcher.keeper import End, Keeper, Slot, gpus_of, inherited
 from studies.cores import thread_limit
 from studies.errors import StartupError
 
@@ -147,7 +147,7 @@ class LocalLauncher(Keeper[Life]):
 
     def _spawn(self, name: str, slot: Slot[Life]) -> Life:
         environment = {
-            **os.environ,
+            **inherited(),
             **slot.environment,
             "LMTUNE_TOKEN": self._token,
             "LMTUNE_HOME": str(self._home),

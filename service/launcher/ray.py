@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import os
 import select
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.launcher.keeper import End, Keeper, Slot, Unreachable, gpus_of
+from service.launcher.keeper import End, Keeper, Slot, Unreachable, gpus_of, inherited, scripts
 from studies.errors import StartupError
 
 logger = logging.getLogger(__name__)
@@ -64,7 +63,8 @@ class RayLauncher(Keeper[Life]):
         if importlib.util.find_spec("ray") is None:
             raise StartupError("Ray is missing; pip install 'lmtune[ray]' here and on its nodes")
         self._options, self._command = options, command
-        self._given = {"LMTUNE_TOKEN": token, "LMTUNE_LAUNCHED": "1", **gpus_of(options.num_gpus)}
+        own = {"LMTUNE_TOKEN": token, "LMTUNE_LAUNCHED": "1"}
+        self._given = own | gpus_of(options.num_gpus) | scripts()
         self._agent: subprocess.Popen[str] | None = None
         self._seen: dict[str, Any] = {}
         self._ends: dict[str, int] = {}  # of the logs that are here [bytes]
@@ -124,7 +124,7 @@ class RayLauncher(Keeper[Life]):
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, "RAY_DEDUP_LOGS": "0"},
+                env={**inherited(), "RAY_DEDUP_LOGS": "0"},
             )
         self._exchange(self._options.model_dump())
 

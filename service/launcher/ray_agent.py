@@ -69,8 +69,10 @@ class Cluster:
     """The actors of one cluster."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        address = None if options["address"] == "local" else options["address"]
-        ray.init(address, namespace=NAMESPACE, log_to_driver=False, include_dashboard=None)
+        # Not None for a new one: that would join a cluster that is on this machine.
+        ray.init(
+            options["address"], namespace=NAMESPACE, log_to_driver=False, include_dashboard=None
+        )
         self._resources = {name: options[name] for name in ("num_cpus", "num_gpus")}
         self._handles: dict[str, Any] = {}
         self._looks: dict[str, Any] = {}  # calls that are not answered yet, as of a queued actor

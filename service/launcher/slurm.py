@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.launcher.keeper import End, Keeper, Slot, Unreachable, gpus_of
+from service.launcher.keeper import End, Keeper, Slot, Unreachable, gpus_of, scripts
 from service.launcher.slurm_job import run_worker
 from studies.errors import StartupError
 
@@ -99,7 +99,7 @@ class SlurmLauncher(Keeper[Life]):
         """Returns where the token is, not what: jobs' environments are kept by Slurm."""
         given = {"LMTUNE_TOKEN_FILE": str(self._home / "token"), "LMTUNE_HOME": str(self._home)}
         given["LMTUNE_LAUNCHED"] = "1"
-        return given | gpus_of(self._options.gpus)
+        return given | gpus_of(self._options.gpus) | scripts()
 
     def _submit(self, said: Sequence[tuple[Any, ...]]) -> list[str]:
         """Returns the ids of an array's elements."""

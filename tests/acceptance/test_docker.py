@@ -107,6 +107,22 @@ def test_compose_is_valid_and_sets_what_there_is() -> None:
             assert service["read_only"]
 
 
+def test_each_gpu_of_compose_has_a_service_of_its_own() -> None:
+    """An engine counts from the first GPU for each container: a count gives all the same."""
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    asked = [
+        device
+        for service in services.values()
+        for device in service.get("deploy", {})
+        .get("resources", {})
+        .get("reservations", {})
+        .get("devices", [])
+    ]
+    numbers = [number for device in asked for number in device["device_ids"]]
+    assert numbers == ["0", "1"]
+    assert not any("count" in device for device in asked)
+
+
 def manifests() -> list[dict[str, Any]]:
     files = sorted((DOCKER / "kubernetes").glob("*.yaml"))
     return [document for file in files for document in yaml.safe_load_all(file.read_text())]

@@ -76,7 +76,10 @@ def die(said: dict) -> None:
     wait_for(lambda: gone(said["pid"]), 10, "end of the worker")
 
 
-def test_each_slot_gets_a_worker_with_its_device_and_the_token(make: Make, folder: Path) -> None:
+def test_each_slot_gets_a_worker_with_its_device_and_the_token(
+    make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMTUNE_DATABASE_URL", "postgresql+psycopg://lmtune:secret@db/lmtune")
     assert make("gpu0", "gpu1", CUDA_VISIBLE_DEVICES="3").keep(1) == []
     for key in ("gpu0", "gpu1"):
         said = started(folder, key)

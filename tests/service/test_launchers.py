@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,10 @@ def test_it_starts_as_many_as_are_wanted_and_have_room(bench: Bench) -> None:
     assert len(bench.said()) == 2
 
 
-def test_a_worker_gets_the_address_its_name_and_the_token_but_not_in_its_arguments(bench) -> None:
+def test_a_worker_gets_what_it_needs_and_no_secret_in_its_arguments(bench, monkeypatch) -> None:
+    """The server's address, its name, the token and the scripts; not the database."""
+    monkeypatch.setenv("LMTUNE_DATABASE_URL", "postgresql+psycopg://lmtune:secret@db/lmtune")
+    monkeypatch.setenv("LMTUNE_ALLOW_SCRIPTS", "/srv/mine.py")
     launcher = bench.launcher()
     bench.wait_living(1, launcher, 1)
     (said,) = bench.living()
@@ -53,7 +57,9 @@ def test_a_worker_gets_the_address_its_name_and_the_token_but_not_in_its_argumen
     assert TOKEN not in " ".join(psutil.Process(said["pid"]).cmdline())
     given = said["env"].get("LMTUNE_TOKEN") or Path(said["env"]["LMTUNE_TOKEN_FILE"]).read_text()
     assert given == TOKEN
+    assert said["env"]["LMTUNE_ALLOW_SCRIPTS"] == "/srv/mine.py"
     assert "LMTUNE_DATABASE_URL" not in said["env"]
+    assert "secret@db" not in json.dumps(said["env"])
 
 
 def test_a_worker_that_died_is_told_once_and_replaced(bench: Bench) -> None:
