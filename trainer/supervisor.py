@@ -35,6 +35,7 @@ from trainer.warm import Child
 logger = logging.getLogger(__name__)
 WAIT_MS: Final = 20_000  # a claim waits so long for work at the server
 _ANSWER_SECONDS: Final = 15.0  # for the answer beyond that wait
+_IDLE_SECONDS: Final = 900.0  # then one that a cluster's launcher started goes; assumption
 _DEFAULT_LEASE: Final = 60.0  # until the server has said its own [s]
 
 
@@ -69,6 +70,7 @@ class Supervisor:
         self._idle = False
         self._seq = 0
         self._worker_id = 0
+        self._busy_at = 0.0  # when it last held a trial, or began [monotonic s]
 
     def serve(self) -> int:
         """Works until it is asked to go; returns the exit code."""
@@ -78,7 +80,7 @@ class Supervisor:
         try:
             self._child.start()
             self._register()
-            while not self._going.is_set():
+            while not self._going.is_set() and not self._forgotten:
                 self._child.start()
                 self._work(scratch)
             self._goodbye()
@@ -92,8 +94,16 @@ class Supervisor:
             scratch.close()
         return 0
 
+    @property
+    def _forgotten(self) -> bool:
+        """True when no launcher seems to look after this worker any more: it holds a GPU in vain.
+
+        One that does asks a worker to go that no study wants.
+        """
+        return self._launched and time.monotonic() - self._busy_at > _IDLE_SECONDS
+
     def _goodbye(self) -> None:
-        logger.info("asked to go: no trial is held")
+        logger.info("going: no trial is held")
         try:
             self._client.goodbye(self._worker_id)
         except LmtuneError as error:
@@ -128,7 +138,7 @@ class Supervisor:
         known = self._patience.call(lambda: self._client.register(body))
         self._idle = False
         self._worker_id = known.worker_id
-        self._patience.lease = known.lease_ms / 1_000
+        self._patience.lease, self._busy_at = known.lease_ms / 1_000, time.monotonic()
         logger.info("worker %s on %s is ready", self._name, self._child.device)
 
     def _register_anew(self, name: str, reason: str) -> None:
@@ -169,7 +179,7 @@ class Supervisor:
         try:
             self._run.train(self._texts.fetch, scratch)
         finally:
-            self._run = None
+            self._run, self._busy_at = None, time.monotonic()
 
     def _rest(self, seconds: float) -> None:
         """Waits at least so long, unless it is asked to go."""

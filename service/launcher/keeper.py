@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Final, Generic, Protocol, TypeVar
@@ -108,16 +107,20 @@ class Keeper(ABC, Generic[LifeT]):
     def __init__(self, slots: Sequence[Slot[LifeT]], home: Path, url: str, *, idle: int) -> None:
         self._slots, self._home, self._url = slots, home.absolute(), url
         self._idle, self._grace = idle, _GRACE
-        self._stopping = self._silent = False
+        self._stopping, self._trouble = False, ""
         (self._home / "logs").mkdir(parents=True, exist_ok=True)
         self._known = self._read()
+        self._names: set[str] = set()  # of the workers that were ours since we began
         self._lost: list[Lost] = []  # and not told yet
 
     # ------------------------------------------------------------ what a launcher adds
 
     @abstractmethod
     def _launch(self, slots: Mapping[str, Slot[LifeT]]) -> Mapping[str, LifeT]:
-        """Starts a worker under each name, for its slot; returns the lives by name."""
+        """Starts a worker under each name, for its slot; returns the lives by name.
+
+        Also of those that may have started: the next look says. Raises Unreachable: none has.
+        """
 
     @abstractmethod
     def _look(self, life: LifeT) -> End | None:
@@ -145,11 +148,9 @@ class Keeper(ABC, Generic[LifeT]):
                 self._reap(slot)
             if not self._stopping:
                 self._fit(min(max(wanted, self._idle), len(self._slots)), busy)
-            self._silent = False
+            self._trouble = ""
         except Unreachable as error:
-            if not self._silent:
-                logger.warning("workers cannot be looked after now: %s", error)
-            self._silent = True
+            self._tell_once(error)
         lost, self._lost = self._lost, []
         return lost
 
@@ -157,28 +158,44 @@ class Keeper(ABC, Generic[LifeT]):
         """Asks every worker to go, waits up to `grace` [s], then ends them; returns the lost."""
         self._stopping = True
         lost = self.keep(0)
-        for slot in self._living():
-            self._let_go(slot)
+        self._each(self._let_go)
         end = time.monotonic() + grace
         while self._living() and time.monotonic() < end:
             time.sleep(_POLL)
             lost += self.keep(0)
-        for slot in self._living():
-            self._cut(slot)
+        self._each(self._cut)
         lost, self._lost = lost + self._lost, []
         return lost
 
+    def _each(self, do: Callable[[Slot[LifeT]], None]) -> None:
+        """Does it with each living worker; one that cannot be reached holds no other up."""
+        for slot in self._living():
+            try:
+                do(slot)
+            except Unreachable as error:
+                self._tell_once(error)
+
+    def _tell_once(self, error: Unreachable) -> None:
+        """Logs what is in the way when it begins, and when it becomes another."""
+        if str(error) != self._trouble:
+            logger.warning("workers cannot be looked after now: %s", error)
+        self._trouble = str(error)
+
     def log(self, worker: str) -> str | None:
-        """Returns the end of the log of the worker's slot; None: there is none."""
+        """Returns the end of the log of the worker's slot; None: it was in none of ours.
+
+        Another server's workers may be called like ours; ours name themselves in our logs.
+        """
         key = worker.rpartition("-")[0]
-        if not re.fullmatch(r"[\w-]+", key):
+        if key not in {slot.key for slot in self._slots}:
             return None
         try:
             with self._log_path(key).open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_BYTES))
-                return file.read().decode(errors="replace")
+                said = file.read().decode(errors="replace")
         except OSError:
             return None
+        return said if worker in self._names or worker in said else None
 
     def _log_path(self, key: str) -> Path:
         return self._home / "logs" / f"worker-{key}.log"
@@ -200,12 +217,25 @@ class Keeper(ABC, Generic[LifeT]):
         self._start(free[: max(count - len(staying), 0)])
 
     def _start(self, slots: Sequence[Slot[LifeT]]) -> None:
+        if not slots:
+            return
         named = {f"{slot.key}-{secrets.token_hex(4)}": slot for slot in slots}
-        for name, life in (self._launch(named) if named else {}).items():
+        try:
+            lives = self._launch(named)
+        except Unreachable:
+            for slot in slots:
+                self._put_off(slot)
+            raise
+        for name, life in lives.items():
             named[name].life, named[name].asked = life, None
+            self._names.add(name)
             logger.info("worker %s started, log %s", name, self._log_path(named[name].key))
-        if named:
-            self._write()
+        self._write()
+
+    def _put_off(self, slot: Slot[LifeT], lived: float = 0.0) -> None:
+        """Plans the slot's next start, after a life of so many seconds: ever later."""
+        slot.deaths = 1 if lived > _STEADY else slot.deaths + 1
+        slot.next_start = time.monotonic() + _BACKOFF[min(slot.deaths, len(_BACKOFF) - 1)]
 
     def _let_go(self, slot: Slot[LifeT]) -> None:
         if slot.life is not None and slot.asked is None:
@@ -232,8 +262,7 @@ class Keeper(ABC, Generic[LifeT]):
             slot.deaths = 0
             return
         lived = time.time() - life.created
-        slot.deaths = 1 if lived > _STEADY else slot.deaths + 1
-        slot.next_start = time.monotonic() + _BACKOFF[min(slot.deaths, len(_BACKOFF) - 1)]
+        self._put_off(slot, lived)
         logger.warning("worker %s: %s after %.0f s; see its log", life.name, end.reason, lived)
         self._lost.append(Lost(life.name, end.reason))
 
@@ -252,6 +281,7 @@ class Keeper(ABC, Generic[LifeT]):
                 self._lost.append(Lost(life.name, "it ended while no server watched"))
             elif key in slots and url == self._url:
                 slots[key].life = life
+                self._names.add(life.name)
                 logger.info("worker %s goes on", life.name)
             else:
                 self._end(life)

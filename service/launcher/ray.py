@@ -86,12 +86,17 @@ class RayLauncher(Keeper[Life]):
         self._ends |= {name: seen["end"] for name, seen in self._seen.items() if "end" in seen}
 
     def _launch(self, slots: Mapping[str, Slot[Life]]) -> dict[str, Life]:
-        for name, slot in slots.items():
-            said = [*self._command, "--server", self._url]
-            environment = {**slot.environment, **self._given}
-            self._call("launch", names=[name], command=said, environment=environment)
-            self._ends[name] = 0
-        return {name: Life(name, time.time()) for name in slots}
+        lives: dict[str, Life] = {}
+        command = [*self._command, "--server", self._url]
+        try:
+            for name, slot in slots.items():
+                lives[name] = Life(name, time.time())
+                environment = {**slot.environment, **self._given}
+                self._call("launch", names=[name], command=command, environment=environment)
+                self._ends[name] = 0
+        except Unreachable as error:  # those that were made are ours, maybe the last one too
+            logger.warning("not all workers were started: %s", error)
+        return lives
 
     def _look(self, life: Life) -> End | None:
         seen = self._seen.get(life.name, {})  # nothing: it is queued, or does not answer now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 import time
@@ -105,11 +106,13 @@ class SlurmLauncher(Keeper[Life]):
         """Returns the ids of an array's elements."""
         import submitit  # 0.2 s, and an extra
 
-        executor = submitit.SlurmExecutor(self._home / "slurm")
+        folder = self._home / "slurm" / secrets.token_hex(4)
+        executor = submitit.SlurmExecutor(folder)
         executor.update_parameters(**self._parameters(len(said)))
         try:
             jobs = executor.map_array(run_worker, *zip(*said, strict=True))
         except (submitit.core.utils.FailedJobError, OSError) as error:
+            shutil.rmtree(folder, ignore_errors=True)
             raise Unreachable(f"sbatch: {str(error).splitlines()[-1]}") from None
         return [job.job_id for job in jobs]
 

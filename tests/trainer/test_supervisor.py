@@ -14,6 +14,7 @@ import pytest
 from studies.corpus import text_sha256
 from studies.errors import LmtuneError, NotFound
 from tests.harness.process import PATIENCE
+from trainer import supervisor
 from trainer.cache import TextCache
 from trainer.patience import Patience
 from trainer.supervisor import Supervisor
@@ -95,6 +96,15 @@ def test_a_launched_worker_that_was_replaced_does_not_go_on_as_another(server, c
     assert Supervisor(server.client(), "w", launched=True).serve() == 1
     assert [body.name for body in server.registered] == ["w"]
     assert "its launcher has replaced this worker" in caplog.text
+
+
+def test_a_launched_worker_that_gets_nothing_for_long_goes(server, recipe, monkeypatch):
+    """Nobody seems to look after it: its launcher would ask it to go."""
+    monkeypatch.setattr(supervisor, "_IDLE_SECONDS", 0.5)
+    trial = server.add(recipe())
+    assert Supervisor(server.client(), "w", launched=True).serve() == 0
+    assert trial.finishes[0].outcome == "ok"
+    assert server.gone
 
 
 def test_a_server_that_fails_at_first_or_forgets_ends_no_worker(server, recipe):
