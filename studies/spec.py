@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
-from studies import explain
+from studies import devices, explain
 from studies import space as spaces
 from studies.errors import FieldError, InvalidInput
 from studies.files import read_document
@@ -81,9 +81,19 @@ class StudySpec(Part):
         entry = self.search.get("precision")
         return frozenset([self.train.precision, *map(str, (entry and entry.choice) or ())])
 
+    @cached_property
+    def most_devices(self) -> tuple[int, str]:
+        """On how many devices any trial can be trained, and the field that says so."""
+        return devices.most_devices(self.train, self.space)
+
     def lacking(self, said: Mapping[str, Any]) -> str | None:
         """Returns what a worker that says so of itself lacks to train a trial; None: nothing."""
-        return self.resources.lacking(said, self.precisions)
+        lacks = self.resources.lacking(said, self.precisions)
+        has = said.get("devices", 1)
+        if lacks is None and isinstance(has, int) and self.model.kind != "script":
+            most, why = self.most_devices
+            lacks = f"at most {most} device{'s' * (most > 1)} ({why})" if has > most else None
+        return lacks
 
     def recipe(self, params: Mapping[str, Any], number: int) -> Recipe:
         """Returns the recipe of a trial.
@@ -167,6 +177,7 @@ def check(spec: StudySpec) -> None:
     errors = [*_fixed_and_searched(spec), *_scheduler_errors(spec)]
     space = spec.space  # raises for its own errors
     errors += [*_grid_errors(spec, space), *_lambda_errors(spec), *_objective_errors(spec)]
+    errors += _device_errors(spec)
     if not errors:
         errors += _corner_errors(spec, space)
     if errors:
@@ -230,6 +241,14 @@ def _objective_errors(spec: StudySpec) -> list[FieldError]:
         return []
     message = "a masked model says nothing of a text's bytes"
     return [FieldError("objective.metric", message, "take validation_loss")]
+
+
+def _device_errors(spec: StudySpec) -> list[FieldError]:
+    most, why = spec.most_devices
+    if spec.resources.devices <= most or spec.model.kind == "script":
+        return []
+    message = f"a batch cannot be shared among {spec.resources.devices} devices with {why}"
+    return [FieldError("resources.devices", message, "lower it, or change that")]
 
 
 def _lambda_errors(spec: StudySpec) -> list[FieldError]:

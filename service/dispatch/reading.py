@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
+from service.dispatch.matching import lacking
 from service.dispatch.outlays import Outlays
 from service.dispatch.sparks import Sparks
 from service.dispatch.standing import Standing, standing
@@ -26,7 +28,6 @@ from service.store.database import Connection, Row
 from studies import wire
 from studies.changes import EventView
 from studies.errors import InvalidInput, NotFound
-from studies.parts import Resources
 from studies.spec import StudySpec
 from studies.trial import TERMINAL, StudyState, TrialState
 
@@ -215,17 +216,16 @@ class Reading:
             best=wire.BestTrial(number=best[0].number, value=best[0].value) if best else None,
             revision=row.revision,
             error=row.error,
-            lacking=self._lacking(conn, row, spec),
+            lacking=self._lacking(conn, row, spec, counts),
         )
 
-    def _lacking(self, conn: Connection, row: Row, spec: StudySpec) -> str | None:
+    def _lacking(
+        self, conn: Connection, row: Row, spec: StudySpec, counts: Mapping[TrialState, int]
+    ) -> str | None:
         """Returns what a RUNNING study waits for, where not one worker that is there has it."""
-        if row.state != StudyState.RUNNING or spec.resources == Resources():
+        if row.state != StudyState.RUNNING or counts.get(TrialState.RUNNING):
             return None
-        since = workers.read_clock(conn).t - self._ctx.lease.granted
-        there = [w for w in workers.recent(conn) if not w.gone and w.seen_t >= since]
-        lacks = [spec.lacking(worker.resources or {}) for worker in there]
-        return None if None in lacks else next(iter(lacks), None)
+        return lacking(conn, self._ctx, spec)
 
     def _detail(self, conn: Connection, study: Row, row: Row) -> wire.TrialDetail:
         spec = self._ctx.studies.spec(study)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from service import leases
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
+from service.dispatch.matching import lacking
 from service.dispatch.settle import ATTEMPTS, settle
 from service.launcher.base import Lost
 from service.store import blobs, studies, trials, workers
@@ -109,15 +110,17 @@ def end_overtime(tx: Tx, ctx: Context, study_id: int) -> None:
 def wanted_workers(conn: Connection, ctx: Context) -> int:
     """Returns how many workers the studies can use now: one for each trial that may yet train."""
     rows = studies.in_state(conn, StudyState.RUNNING, StudyState.ENDING)
-    return sum(_useful(ctx, row, studies.counts(conn, row.id)) for row in rows)
+    return sum(_useful(conn, ctx, row, studies.counts(conn, row.id)) for row in rows)
 
 
-def _useful(ctx: Context, study: Row, counts: dict[TrialState, int]) -> int:
+def _useful(conn: Connection, ctx: Context, study: Row, counts: dict[TrialState, int]) -> int:
     if study.state == StudyState.ENDING:
         return counts.get(TrialState.RUNNING, 0)
     spec = ctx.studies.spec(study)
     room = max(spec.budget.trials - lives.slots(counts), 0)
     useful = max(room + sum(n for state, n in counts.items() if not state.terminal), 1)
+    if not counts.get(TrialState.RUNNING) and lacking(conn, ctx, spec):
+        return 1  # what is there is of no use to it: one more may be, not as many as it has trials
     return min(useful, spec.resources.workers or useful)
 
 

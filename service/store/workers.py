@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -115,6 +116,14 @@ def busy(conn: Connection) -> frozenset[str]:
     """Returns the names of those that hold a RUNNING trial."""
     running = sa.and_(trials.c.worker_id == workers.c.id, trials.c.state == TrialState.RUNNING)
     return frozenset(conn.scalars(sa.select(workers.c.name).join(trials, running)))
+
+
+def kinds(conn: Connection, since: float) -> list[dict[str, Any]]:
+    """Returns what workers heard of since then [lease s] say they have, each kind once."""
+    said = sa.cast(workers.c.resources, sa.Text)
+    there = sa.and_(~workers.c.gone, workers.c.seen_t >= since)
+    texts = conn.scalars(sa.select(said).where(there).distinct())
+    return [json.loads(text or "{}") or {} for text in texts]
 
 
 def recent(conn: Connection, limit: int = 200) -> Sequence[Row]:

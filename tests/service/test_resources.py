@@ -9,6 +9,7 @@ import pytest
 from service.dispatch import claim, steer, sweep
 from service.dispatch.reading import Reading
 from studies.changes import ChangeBody
+from studies.errors import InvalidInput
 from studies.spec import parse_spec
 from tests.service.test_promotion import opened, reach
 from tests.service.world import LEASE, World
@@ -143,3 +144,57 @@ def test_workers_are_added_and_taken_while_a_study_goes_on(world: World) -> None
     changes = [detail["changes"]["workers"] for detail in said if "changes" in detail]
     assert changes == [[1, None], [2, 1], [1, 2]]
     assert world.differences() == []
+
+
+@pytest.mark.parametrize(
+    ("train", "search", "lacking"),
+    [
+        ({"windows": "streams"}, {}, "at most 1 device (windows: streams)"),
+        ({}, {"windows": {"choice": ["random", "streams"]}}, "at most 1 device (windows: streams)"),
+        ({"batch_size": 3}, {}, "at most 3 devices (batch_size: 3)"),
+        ({}, {"batch_size": {"log": [2, 64]}}, "at most 2 devices (batch_size: 2)"),
+        ({"batch_size": 4}, {}, None),
+    ],
+)
+def test_a_worker_with_more_devices_than_a_batch_can_be_shared_among(
+    train, search, lacking
+) -> None:
+    said = {"name": "a", "data": {"builtin": "stdlib"}, "train": train, "search": search}
+    study = parse_spec(said)
+    assert study.lacking({"devices": 4}) == lacking
+    assert study.lacking({"devices": 1}) is None
+    if lacking is None:
+        assert parse_spec(said | {"resources": {"devices": 4}})
+        return
+    with pytest.raises(InvalidInput, match=r"resources\.devices: a batch cannot be shared among 4"):
+        parse_spec(said | {"resources": {"devices": 4}})
+
+
+def test_a_script_shares_its_batches_itself() -> None:
+    script = {"kind": "script", "command": ["python", "mine.py"]}
+    said = {"name": "a", "data": {"builtin": "stdlib"}, "model": script}
+    study = parse_spec(said | {"train": {"windows": "streams"}, "resources": {"devices": 2}})
+    assert study.lacking({"devices": 4}) is None
+
+
+def test_workers_that_lack_something_are_not_joined_by_many_of_their_kind(world: World) -> None:
+    world.open(budget={"trials": 8}, resources={"devices": 2})
+    assert wanted(world) == 8  # nobody is there
+    world.worker("plain").claim()
+    assert wanted(world) == 1
+    worker = world.worker("gpu")
+    body = worker.body(1).model_copy(update={"resources": GPU})
+    world.db.write(lambda tx: claim.first_claim(tx, world.ctx, worker.id, body))
+    assert wanted(world) == 8
+
+
+def test_one_of_many_workers_that_has_all_is_enough(world: World) -> None:
+    for number in range(250):
+        worker = world.worker(f"w{number}")
+        has = PLAIN if number else GPU  # the one that was heard of first
+        body = worker.body(1).model_copy(update={"resources": has})
+        world.db.write(lambda tx, w=worker, b=body: claim.first_claim(tx, world.ctx, w.id, b))
+    world.open(resources={"devices": 2})
+    assert Reading(world.ctx).study("study").lacking is None
+    world.open("more", resources={"devices": 3})
+    assert Reading(world.ctx).study("more").lacking == "3 devices"
