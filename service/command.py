@@ -14,6 +14,7 @@ from typing import IO, Annotated, Final, TypeVar
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import SettingsError
 
@@ -134,14 +135,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     admit_token(parts, token)
     (settings.home / "url").write_text(url + "\n", encoding="utf-8")
     app = create_app(settings, parts, _launcher(settings, url, token))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        backlog=_BACKLOG,
-        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-        proxy_headers=settings.allow_http,
-    )
+    config = make_config(app, settings)
     database = parts.ctx.database
     logger.info("serving at %s (database %s, %s)", url, database.url, database.kind)
     logger.info("sign in at %s (works once)", make_link(parts, url).url)
@@ -149,6 +143,20 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
         _Server(config, parts, app.state.sweeper).run(sockets=[listener])
     finally:
         forget_home(settings)
+
+
+def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Returns how uvicorn serves the app; whom it believes that a call came by TLS."""
+    proxies = settings.trusted_proxies
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+        proxy_headers=settings.allow_http or bool(proxies),
+        forwarded_allow_ips=[*auth.LOOPBACK, *proxies],
+    )
 
 
 def _end_broken(error: BaseException) -> None:

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     allow_http: bool = Field(
         False, description="listen beyond loopback without TLS (behind a proxy that has it)"
     )
+    trusted_proxies: list[str] = Field(
+        default_factory=list,
+        description="addresses or networks of proxies elsewhere that say a call came by TLS (JSON)",
+    )
     allowed_hosts: list[str] = Field(
         default_factory=list, description="further host names that browsers may call it by (JSON)"
     )

@@ -29,10 +29,7 @@ class Live:
         self.app = create_app(self.settings, self.parts)
         self._listener = command._bind(self.settings)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.app, log_config=None, access_log=False, ws="none", proxy_headers=False
-        )
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(command.make_config(self.app, self.settings))
         self._thread = threading.Thread(target=self._server.run, args=([self._listener],))
         bearer = {"Authorization": f"Bearer {self.token}"}
         self.http = httpx.Client(base_url=self.url, timeout=30 * PATIENCE)

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -214,6 +215,34 @@ def test_a_sign_out_ends_the_session_at_once(live: Live) -> None:
         assert client.post("/logout", headers=ours).status_code == 303
         old = {"Cookie": f"{auth.COOKIE}={session}"}
         assert live.http.get("/api/v1/studies", headers=old).status_code == 401
+
+
+# ------------------------------------------------------------------ proxies
+
+
+@pytest.mark.parametrize(
+    ("settings", "scheme"),
+    [
+        ({}, "http"),
+        ({"allow_http": True}, "http"),  # a proxy on this machine is believed, this caller is not
+        ({"trusted_proxies": ["127.0.0.2"]}, "https"),
+        ({"trusted_proxies": ["10.0.0.10", "127.0.0.0/24"]}, "https"),
+    ],
+)
+def test_only_named_proxies_are_believed_that_a_call_came_by_tls(
+    tmp_path: Path, settings, scheme
+) -> None:
+    said = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"}
+    elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
+    with (
+        Live("", tmp_path, **settings) as live,
+        httpx.Client(base_url=live.url, headers=said, transport=elsewhere) as proxy,
+    ):
+        bearer = {"Authorization": f"Bearer {live.token}"}
+        link = proxy.post("/api/v1/login-links", headers=bearer).json()["url"]
+        assert link.startswith(f"{scheme}://")
+        cookie = proxy.get(link.replace("https://", "http://")).headers["set-cookie"]
+        assert ("secure" in cookie.lower()) == (scheme == "https")
 
 
 # ------------------------------------------------------------------ host names
