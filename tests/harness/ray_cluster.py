@@ -18,6 +18,7 @@ from tests.harness.process import ROOT
 
 INSTALL = "pip install 'lmtune[ray]'"
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # else 127.0.0.1 becomes another address
+TRIES = 3  # a node that Ray has not started within 30 s, on a busy machine, ends its cluster
 STORE = 80 << 20  # bytes; the least that Ray takes is 75 MB
 
 
@@ -25,15 +26,21 @@ class RayCluster:
     """The cluster as a test sees it."""
 
     def __init__(self, nodes: int) -> None:
+        for tries in reversed(range(TRIES)):
+            try:
+                self._start(nodes)
+                return
+            except RuntimeError:
+                self.close()
+                if not tries:
+                    raise
+
+    def _start(self, nodes: int) -> None:
         command = [sys.executable, "-m", "tests.harness.ray_cluster", str(nodes)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
         )
-        try:
-            self.address = self._answer()
-        except RuntimeError:
-            self.close()
-            raise
+        self.address = self._answer()
 
     def kill_node(self) -> None:
         """Kills a node with all that runs on it; returns when it is gone."""

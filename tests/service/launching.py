@@ -94,9 +94,9 @@ class LocalBench(Bench):
 class RayBench(Bench):
     """Actors on a cluster of two nodes, one worker on each."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, address: str, **options: float) -> None:
         super().__init__(folder)
-        self.options = on_ray.RayOptions(address=address)
+        self.options = on_ray.RayOptions(address=address, **options)
 
     def _make(self, slots: Sequence[Slot[Any]], url: str) -> Keeper[Any]:
         return on_ray.RayLauncher(slots, url, TOKEN, self.home, self.options, [str(self.stub)])

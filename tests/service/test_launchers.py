@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import psutil
 import pytest
 
 from service.launcher.base import Lost
-from tests.harness.process import gone, wait_for
+from tests.harness.process import PATIENCE, gone, wait_for
 from tests.service.launching import TOKEN, URL, Bench, LocalBench, RayBench, SlurmBench
 
 KINDS = ["local", pytest.param("ray", marks=pytest.mark.ray)]
@@ -163,3 +165,27 @@ def test_what_a_worker_printed_is_shown(bench: Bench) -> None:
     wait_for(shown, 20, "line in the log")
     assert launcher.log("stranger-1") is None
     assert launcher.log("../../home-1") is None
+
+
+_FIND = """
+import sys, ray
+ray.init(sys.argv[1], namespace="lmtune", log_to_driver=False)
+try:
+    ray.get_actor(sys.argv[2])
+except ValueError:
+    print("not here")
+"""
+
+
+@pytest.mark.ray
+def test_rays_local_is_a_cluster_of_its_own_beside_one_that_runs(tmp_path, ray_cluster) -> None:
+    bench = RayBench(tmp_path, "local", num_gpus=0)
+    try:
+        launcher = bench.launcher()
+        bench.wait_living(1, launcher, 1)
+        (said,) = bench.living()
+        command = [sys.executable, "-c", _FIND, ray_cluster.address, said["name"]]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=60 * PATIENCE)
+        assert found.stdout.strip() == "not here", found.stderr
+    finally:
+        bench.end()
