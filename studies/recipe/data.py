@@ -52,7 +52,7 @@ class DataRecipe(Section):
     )  # fmt: skip
     validation_fraction: float = knob(
         0.1, "the part of the text after the training split, never trained on, evaluated whole",
-        source="nanoGPT's split", ge=0.001, le=0.5,
+        source="nanoGPT's split", ge=0.001, le=0.5, searchable=False,
     )  # fmt: skip
     test_fraction: float = knob(
         0.0, "the last part of the text, neither trained on nor evaluated while tuning",
