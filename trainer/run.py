@@ -240,7 +240,8 @@ class Run:
             "scaler": self._scaler.state(),
             "meter": self._meter.state(),
         }
-        return checkpoint.save(path, {**weights, **moments, **memory}, state)
+        tensors = {**weights, **moments, **memory}
+        return checkpoint.save(path, tensors, state, self._data.tokenizer)
 
     def resume(self, file: CheckpointFile) -> None:
         """Goes on from a saved state; raises CheckpointUnusable, and then the run is spoilt."""
