@@ -91,15 +91,16 @@ class StudySpec(Part):
 
         Args:
             params: the sampled values by knob name.
-            number: the trial's number in the study, from 0; decides the seed with the study's.
+            number: the trial's number in the study, from 0; decides the seed with the study's,
+                unless that is fixed or searched.
 
         Raises:
             InvalidInput: the sampled values do not fit together.
         """
         try:
             recipe = Recipe(data=self.data, model=self.model, train=self.train)
-            if self.train.seed is None:
-                params = {**params, "seed": trial_seed(self.sampler.seed, number)}
+            if self.train.seed is None:  # a searched one goes before
+                params = {"seed": trial_seed(self.sampler.seed, number), **params}
             return recipe.with_knobs(dict(params))
         except ValidationError as error:
             raise InvalidInput(field_errors(error.errors())) from None

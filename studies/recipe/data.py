@@ -40,6 +40,7 @@ class DataRecipe(Section):
     tokenizer: Literal["bytes", "characters", "words", "bpe", "file"] = knob(
         "bytes", "what a token is; words are runs of non-space, spaces dropped, lines kept; bpe"
         " merges byte pairs of the training split; file is a tokenizer_file",
+        source="arXiv:1508.07909 (bpe)",
     )  # fmt: skip
     tokenizer_file: str | None = knob(
         None, "a Hugging Face tokenizer.json on each worker's disk, or the folder that holds it",

@@ -228,6 +228,10 @@ def test_a_recipe_takes_the_sampled_values_and_a_seed_of_study_and_number_only()
     assert recipe.train.seed == trial_seed(5, 3)
     assert spec.recipe({"learning_rate": 0.02}, 3).train.seed == recipe.train.seed
     assert parse_spec(small(train__seed=11)).recipe({}, 3).train.seed == 11
+    search = {"seed": {"choice": [1, 2]}, "compile": {"choice": [False, True]}}
+    searched = parse_spec(small(search=search, sampler={"seed": 5}))
+    assert searched.recipe({"seed": 2}, 3).train.seed == 2
+    assert searched.recipe({}, 3).train.seed == trial_seed(5, 3)  # as its condition does not hold
 
 
 def written(folder: Path, text: str | bytes) -> Path:
