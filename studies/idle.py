@@ -12,7 +12,7 @@ from studies.errors import FieldError
 from studies.knobs import written
 from studies.recipe import KNOBS
 from studies.recipe.model import MASKED
-from studies.spec import StudySpec, extremes
+from studies.spec import StudySpec, taken
 
 _ADAM: Final = ("adam", "adamw", "muon")
 _TRANSFORMERS: Final = tuple(k for k in KNOBS["kind"].choices or () if k not in ("lstm", "script"))
@@ -43,21 +43,12 @@ def idle(spec: StudySpec) -> Iterator[FieldError]:
         return  # its knobs are its own
     for name in spec.search:
         other, values = NEEDS.get(name, ("", ()))
-        taken = _taken(spec, other) if other else []
-        if any(value in values if values else value > 0 for value in taken) or not other:
+        had = taken(spec, other) if other else []
+        if any(value in values if values else value > 0 for value in had) or not other:
             continue
         wanted = " or ".join(map(written, values)) if values else "above 0"
         yield FieldError(
             f"search.{name}",
-            f"changes nothing while {other} is {' or '.join(map(written, taken))}",
+            f"changes nothing while {other} is {' or '.join(map(written, had))}",
             f"remove it, or let {other} be {wanted}",
         )
-
-
-def _taken(spec: StudySpec, name: str) -> list[Any]:
-    """Returns the values that a knob has in trials: choices, the ends of a range, or one."""
-    param = next((param for param in spec.space if param.name == name), None)
-    values = [] if param is None else list(extremes(param))
-    if param is None or param.when:  # where it is not searched
-        values.append(getattr(spec, KNOBS[name].section).model_dump(by_alias=True)[name])
-    return values

@@ -29,6 +29,7 @@ METRICS: Final = (
     "train_loss",
     "tokens_per_second",
 )
+_PER_TOKEN: Final = ("validation_loss", "perplexity", "train_loss")
 _CORNERS: Final = 1_024  # combinations of extremes tried when a spec is checked
 _FEW: Final = 16  # integers of a range that are all tried when a spec is checked
 
@@ -100,15 +101,16 @@ class StudySpec(Part):
 
         Args:
             params: the sampled values by knob name.
-            number: the trial's number in the study, from 0; decides the seed with the study's.
+            number: the trial's number in the study, from 0; decides the seed with the study's,
+                unless that is fixed or searched.
 
         Raises:
             InvalidInput: the sampled values do not fit together.
         """
         try:
             recipe = Recipe(data=self.data, model=self.model, train=self.train)
-            if self.train.seed is None:
-                params = {**params, "seed": trial_seed(self.sampler.seed, number)}
+            if self.train.seed is None:  # a searched one goes before
+                params = {"seed": trial_seed(self.sampler.seed, number), **params}
             return recipe.with_knobs(dict(params))
         except ValidationError as error:
             raise InvalidInput(field_errors(error.errors())) from None
@@ -176,8 +178,8 @@ def check(spec: StudySpec) -> None:
     """Raises InvalidInput unless the parts of the study fit together."""
     errors = [*_fixed_and_searched(spec), *_scheduler_errors(spec)]
     space = spec.space  # raises for its own errors
-    errors += [*_grid_errors(spec, space), *_lambda_errors(spec), *_objective_errors(spec)]
-    errors += _device_errors(spec)
+    errors += [*_grid_errors(spec, space), *_lambda_errors(spec), *_device_errors(spec)]
+    errors += [*_kind_errors(spec), *_token_errors(spec)]
     if not errors:
         errors += _corner_errors(spec, space)
     if errors:
@@ -234,13 +236,33 @@ def _grid_errors(spec: StudySpec, space: SearchSpace) -> list[FieldError]:
     ]
 
 
-def _objective_errors(spec: StudySpec) -> list[FieldError]:
-    searched = spec.search.get("kind")
-    kinds = {spec.model.kind, *((searched and searched.choice) or ())}
-    if spec.objective.metric != "bits_per_byte" or not kinds & set(MASKED):
+def _kind_errors(spec: StudySpec) -> list[FieldError]:
+    """Errors of an objective that the kinds of model do not have, or not in the same sense."""
+    metric, kinds = spec.objective.metric, taken(spec, "kind")
+    masked = [kind for kind in kinds if kind in MASKED]
+    if masked and metric == "bits_per_byte":
+        message = "a masked model says nothing of a text's bytes"
+        return [FieldError("objective.metric", message, "take validation_loss")]
+    if not masked or len(masked) == len(kinds) or metric not in _PER_TOKEN:
         return []
-    message = "a masked model says nothing of a text's bytes"
-    return [FieldError("objective.metric", message, "take validation_loss")]
+    others = ", ".join(kind for kind in kinds if kind not in MASKED)
+    message = f"{metric} is of hidden tokens for {', '.join(masked)}, of the next one for {others}"
+    return [FieldError("search.kind", message, "search them in two studies")]
+
+
+def _token_errors(spec: StudySpec) -> list[FieldError]:
+    """Errors of trials that do not compare, as they differ in what a token is."""
+    metric, lossy = spec.objective.metric, "words" in taken(spec, "tokenizer")
+    searched = [name for name in ("tokenizer", "vocabulary_size") if name in spec.search]
+    compares = metric not in _PER_TOKEN and not (lossy and metric == "bits_per_byte")
+    if compares or spec.model.kind == "script":  # whose tokens are its own
+        return []
+    message = f"{metric} is per token, and does not compare where tokens differ"
+    remedy = "fix it under `data:`, or take objective.metric bits_per_byte"
+    if lossy:
+        message = f"{metric} does not compare over vocabularies of words, which leave words out"
+        remedy = "fix tokenizer and vocabulary_size under `data:`"
+    return [FieldError(f"search.{name}", message, remedy) for name in searched]
 
 
 def _device_errors(spec: StudySpec) -> list[FieldError]:
@@ -294,6 +316,15 @@ def extremes(param: Param) -> Sequence[Any]:
         points = range(param.low, param.high + 1, param.step)
         return points if len(points) <= _FEW else (param.low, points[-1])
     return (param.low, param.high)
+
+
+def taken(spec: StudySpec, name: str) -> list[Any]:
+    """Returns the values that a knob has in trials: choices, the ends of a range, or one."""
+    param = next((param for param in spec.space if param.name == name), None)
+    values = [] if param is None else list(extremes(param))
+    if param is None or param.when:  # where it is not searched
+        values.append(getattr(spec, KNOBS[name].section).model_dump(by_alias=True)[name])
+    return values
 
 
 def _need(value: Any) -> float:

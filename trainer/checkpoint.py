@@ -38,7 +38,12 @@ class CheckpointFile:
     step: int | None = None  # None: any
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> CheckpointFile:
+def save(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    tokenizer: str | None = None,
+) -> CheckpointFile:
     """Writes a checkpoint that is whole or absent, whenever this process stops; returns it.
 
     It is not synced to the disk, which would stop the training for as long: a worker's files serve
@@ -48,12 +53,15 @@ def save(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) ->
         path: replaced when it exists.
         tensors: by name, none sharing memory with another; on any device.
         state: JSON values.
+        tokenizer: what turns ids into text, for people; never read here.
 
     Raises:
         OSError: the file cannot be written; nothing is left of it.
     """
     partial = path.with_name(path.name + ".partial")
     metadata = {_KEY: json.dumps({"format": FORMAT, **state})}
+    if tokenizer is not None:
+        metadata["tokenizer"] = tokenizer
     try:
         save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata)
         partial.replace(path)

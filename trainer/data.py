@@ -36,13 +36,17 @@ _KEPT: Final = 2  # tokenised texts in memory; assumption: a worker serves few s
 STORED_FROM: Final = (
     2**22
 )  # characters, bytes of a file; assumption: smaller texts are tokenised within a second
-_FORMAT: Final = 1  # of stored ids; another number makes all be tokenised anew
+_FORMAT: Final = 2  # of stored ids; another number makes all be tokenised anew
 _MATTERS: Final = {  # knobs that ids depend on, besides the tokenizer's file
     *("tokenizer", "vocabulary_size"),
     *("validation_fraction", "test_fraction", "validation_at", "test_at"),
 }
 _SPLITS: Final = ("train", "validation", "test")
-_FACTS: Final = ("sha256", "vocabulary", "bytes", "unigram_loss", "mask", "tokenizer_sha256")
+_FACTS: Final = (
+    *("sha256", "vocabulary", "bytes", "unigram_loss", "mask"),
+    *("tokenizer", "tokenizer_sha256"),
+)
+_CARRIED: Final = 2**23  # characters of a tokenizer that each checkpoint carries; assumption
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Dataset:
     bytes: dict[str, int]  # by split, UTF-8 length of the predicted text: all but one token
     unigram_loss: float  # of a model that knows only frequencies [nats per token]
     mask: int | None = None  # the id that hides a token, where the tokenizer has one
-    tokenizer_sha256: str | None = None  # of the tokenizer's file
+    tokenizer: str | None = None  # what turns ids into text (Tokenizer.written), unless too large
+    tokenizer_sha256: str | None = None  # of its file, or of what was learned where versions differ
 
     @property
     def lengths(self) -> tuple[int, int, int]:
@@ -109,6 +114,8 @@ def _tokenised(text: str, data: DataRecipe, digest: str) -> Dataset:
     parts = split(text, data)
     tokenizer = build_tokenizer(text, parts.train, data)
     train_N, validation_N, test_N = map(tokenizer.encode, parts)
+    written = tokenizer.written()
+    learned = text_sha256(written) if written and data.tokenizer == "bpe" else None
     return Dataset(
         sha256=digest,
         vocabulary=tokenizer.vocabulary,
@@ -120,7 +127,8 @@ def _tokenised(text: str, data: DataRecipe, digest: str) -> Dataset:
         },
         unigram_loss=unigram_loss(train_N, validation_N, tokenizer.vocabulary),
         mask=tokenizer.mask,
-        tokenizer_sha256=_file_sha256(data),
+        tokenizer=written if written and len(written) <= _CARRIED else None,
+        tokenizer_sha256=_file_sha256(data) or learned,
     )
 
 
@@ -167,7 +175,7 @@ def _store(path: Path, tokens: Dataset) -> None:
     facts = {name: getattr(tokens, name) for name in _FACTS}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, {"facts": json.dumps(facts)})
+        save_file(tensors, partial, {"facts": json.dumps(facts, ensure_ascii=False)})
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         logger.warning("%s: the ids are not kept: %s", path, error)

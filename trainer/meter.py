@@ -22,20 +22,24 @@ class Meter:
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # of losses, of norms
         self._steps = self._taken = 0
         self._clock: tuple[int, float] | None = None
-        self._before: float | None = None  # the mean loss when it was read last
+        self.before: float | None = None  # the mean loss when there was one to read last
 
     def start(self) -> None:
         """Starts timing unless it runs: evaluations and checkpoints are not timed."""
         self._clock = self._clock or (self._steps, time.perf_counter())
 
     def add(self, loss: Tensor, norm: Tensor, taken: bool) -> None:
-        """Counts one step; the gradient of one that was not taken has no norm."""
-        self._sums += torch.stack([loss.detach(), norm if taken else torch.zeros_like(norm)])
+        """Counts one step; of one that was not taken, as it overflowed, neither loss nor norm."""
         self._steps += 1
-        self._taken += taken
+        if taken:  # on every rank: the norm is of the whole gradient
+            self._sums += torch.stack([loss.detach(), norm])
+            self._taken += 1
 
     def read(self, limit: float) -> tuple[float, float]:
         """Returns the mean loss and gradient norm of the window; waits for device and ranks.
+
+        They are of the steps that were taken; without any both are nan, and no divergence: the
+        loss scaler says when it has gone on for too long.
 
         Raises:
             Diverged: one is not finite, or the loss is over the limit [nats per token].
@@ -43,11 +47,13 @@ class Meter:
         self._ranks.total_(self._sums[:1])  # each rank knows its part of the losses, and all norms
         loss_sum, norm_sum = self._sums.tolist()
         self._leave_to_first()
-        loss, norm = loss_sum / max(1, self._steps), norm_sum / max(1, self._taken)
-        require_sane("training loss", loss, limit, self._before)
+        if not self._taken:
+            return math.nan, math.nan
+        loss, norm = loss_sum / self._taken, norm_sum / self._taken
+        require_sane("training loss", loss, limit, self.before)
         if not math.isfinite(norm):
             raise Diverged(f"gradient norm {norm} at a training loss of {loss:.4g}")
-        self._before = loss
+        self.before = loss
         return loss, norm
 
     def _leave_to_first(self) -> None:
@@ -67,13 +73,13 @@ class Meter:
     def state(self) -> dict[str, Any]:
         """Returns what `restore` needs, exactly."""
         counts = {"steps": self._steps, "taken": self._taken}
-        return {"sums": self._sums.tolist(), **counts, "before": self._before}
+        return {"sums": self._sums.tolist(), **counts, "before": self.before}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on within a saved window."""
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
         self._steps, self._taken = int(state["steps"]), int(state["taken"])
-        self._before = state["before"]
+        self.before = state["before"]
         self._leave_to_first()
 
 

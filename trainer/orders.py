@@ -29,7 +29,7 @@ from studies.trial import Outcome
 from studies.wire import ReportItem
 from trainer import device
 from trainer.checkpoint import CheckpointFile, CheckpointUnusable
-from trainer.loop import Write, train
+from trainer.loop import TrainResult, Write, train
 from trainer.pipe import Pipe
 from trainer.precision import native_precisions
 from trainer.script import run_script
@@ -109,12 +109,12 @@ def train_one(pipe: Pipe, order: Mapping[str, Any]) -> None:
         text = Path(order["text"]) if order["text"] else _builtin(recipe.data.builtin or "")
         reporter = PipeReporter(pipe)
         folder = Path(order["folder"])
-        if recipe.model.kind == "script" and os.environ.get("RANK", "0") != "0":
-            return  # a script is one process, and sees to its devices itself
-        if recipe.model.kind == "script":
-            result = run_script(recipe, text, folder, reporter)
-        else:
+        if recipe.model.kind != "script":
             result = train(recipe, text, reporter, PipeCheckpoints(pipe, folder, start))
+        elif os.environ.get("RANK", "0") == "0":
+            result = run_script(recipe, text, folder, reporter)
+        else:  # a script is one process, and sees to its devices itself
+            result = TrainResult(Outcome.OK, 0)
     except CheckpointUnusable as error:
         pipe.send("unusable", reason=str(error))
     except (EOFError, ConnectionError):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-_PACKAGES: Final = ("lmtune", "numpy", "safetensors", "transformers")  # torch's is told apart
+_PACKAGES: Final = ("lmtune", "numpy", "safetensors", "tokenizers", "transformers")  # beside torch
 _ROOT: Final = Path(__file__).parents[1]
 
 

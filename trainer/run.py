@@ -143,7 +143,10 @@ class Run:
         return self._noise(x_BT, step), y_BT
 
     def check(self) -> tuple[float, float]:
-        """Returns mean training loss and gradient norm since the last report; raises Diverged."""
+        """Returns mean training loss and gradient norm since the last report; raises Diverged.
+
+        Both are nan where fp16's scaler took no step since.
+        """
         self._scaler.require_sane()
         return self._meter.read(self._limit)
 
@@ -153,7 +156,7 @@ class Run:
         tokens_per_step = self.recipe.train.batch_size * self.recipe.train.sequence_length
         tokens_per_second = self._meter.reset() * tokens_per_step
         loss = self._loss(self._validation_N)
-        require_sane("validation loss", loss, self._limit, train_loss)
+        require_sane("validation loss", loss, self._limit, self._meter.before)
         self._note(loss)
         metrics = {
             "validation_loss": loss,
@@ -237,7 +240,8 @@ class Run:
             "scaler": self._scaler.state(),
             "meter": self._meter.state(),
         }
-        return checkpoint.save(path, {**weights, **moments, **memory}, state)
+        tensors = {**weights, **moments, **memory}
+        return checkpoint.save(path, tensors, state, self._data.tokenizer)
 
     def resume(self, file: CheckpointFile) -> None:
         """Goes on from a saved state; raises CheckpointUnusable, and then the run is spoilt."""

@@ -1,7 +1,7 @@
 """A study's own training script as a process of its own, spoken to over two pipes.
 
-Only scripts that the operator has listed are run, never a shell. The script has no address and no
-token: what it reports goes to this worker, which holds the lease.
+Only scripts that the operator has listed are run, never a shell. The script is told no address and
+no token: what it reports goes to this worker, which holds the lease.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS: Final = 10.0  # from should_stop to SIGTERM; assumption
 KILL_SECONDS: Final = 5.0  # from SIGTERM to SIGKILL; assumption
 _POLL: Final = 0.1  # between looks for what the worker wants [s]
+_HIDDEN: Final = "LMTUNE_"  # variables: the worker's, with address, token and where they lie
 _TAIL: Final = 15  # lines of standard error that become a trial's reason
 
 
@@ -136,8 +137,7 @@ class _Script:
         self._from, theirs_out = os.pipe()
         root = str(Path(studies.__file__).parents[1])  # where the script finds the client
         paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        hidden = ("LMTUNE_TOKEN", ALLOWED)
-        environment = {k: v for k, v in os.environ.items() if k not in hidden}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(_HIDDEN)}
         environment |= {PIPES: f"{theirs_in},{theirs_out}", "PYTHONPATH": paths}
         try:
             with _signals_as_usual():

@@ -5,6 +5,7 @@ Shapes: N tokens of a part of a text.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from array import array
@@ -40,6 +41,12 @@ class Tokenizer(Protocol):
     def first(self, part: str) -> str:
         """Returns the text of the part's first token."""
 
+    def written(self) -> str | None:
+        """Returns what turns ids into text, as JSON: a tokenizer.json, or the list of tokens.
+
+        None for bytes, which need nothing.
+        """
+
 
 class Bytes:
     """UTF-8."""
@@ -56,6 +63,9 @@ class Bytes:
     def first(self, part: str) -> str:
         """Returns a character of one byte, whichever the first one is."""
         return part[:1] and "?"
+
+    def written(self) -> None:
+        """Returns None."""
 
 
 class Characters:
@@ -74,6 +84,10 @@ class Characters:
     def first(self, part: str) -> str:
         """Returns the first character."""
         return part[:1]
+
+    def written(self) -> str:
+        """Returns the characters."""
+        return json.dumps(list(self._ids), ensure_ascii=False)
 
 
 class Words:
@@ -96,6 +110,10 @@ class Words:
         """Returns the first word."""
         return next(words(part), "")
 
+    def written(self) -> str:
+        """Returns the words."""
+        return json.dumps(list(self._ids), ensure_ascii=False)
+
 
 class Learned:
     """A tokenizer of Hugging Face's tokenizers package; it adds no ids of its own to a text."""
@@ -117,6 +135,10 @@ class Learned:
         head = next(self._cut(part), "")
         offsets = self._inner.encode(head, add_special_tokens=False).offsets
         return head[: offsets[0][1]] if offsets else ""
+
+    def written(self) -> str:
+        """Returns the tokenizer.json."""
+        return str(self._inner.to_str())
 
 
 def _bpe(train: str, size: int) -> Learned:

@@ -114,15 +114,18 @@ def _score(trial: TrialData) -> float:
 
 
 def _repeated(complete: Sequence[TrialData]) -> list[Repeated]:
-    groups: dict[tuple[tuple[str, Scalar], ...], list[TrialData]] = {}
+    """Returns what was repeated: a searched seed is no part of it, and trials of one are one."""
+    groups: dict[tuple[tuple[str, Scalar], ...], dict[Scalar, TrialData]] = {}
     for trial in complete:
-        groups.setdefault(tuple(sorted(trial.params.items())), []).append(trial)
+        params = {name: value for name, value in trial.params.items() if name != "seed"}
+        seed = trial.params.get("seed", f"of trial {trial.number}")
+        groups.setdefault(tuple(sorted(params.items())), {}).setdefault(seed, trial)
     return [
         Repeated(
             dict(params),
-            tuple(sorted(trial.number for trial in own)),
-            statistics.fmean(map(_score, own)),
-            statistics.stdev(map(_score, own)),
+            tuple(sorted(trial.number for trial in own.values())),
+            statistics.fmean(map(_score, own.values())),
+            statistics.stdev(map(_score, own.values())),
         )
         for params, own in groups.items()
         if len(own) > 1

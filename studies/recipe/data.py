@@ -40,6 +40,7 @@ class DataRecipe(Section):
     tokenizer: Literal["bytes", "characters", "words", "bpe", "file"] = knob(
         "bytes", "what a token is; words are runs of non-space, spaces dropped, lines kept; bpe"
         " merges byte pairs of the training split; file is a tokenizer_file",
+        source="arXiv:1508.07909 (bpe)",
     )  # fmt: skip
     tokenizer_file: str | None = knob(
         None, "a Hugging Face tokenizer.json on each worker's disk, or the folder that holds it",
@@ -52,7 +53,7 @@ class DataRecipe(Section):
     )  # fmt: skip
     validation_fraction: float = knob(
         0.1, "the part of the text after the training split, never trained on, evaluated whole",
-        source="nanoGPT's split", ge=0.001, le=0.5,
+        source="nanoGPT's split", ge=0.001, le=0.5, searchable=False,
     )  # fmt: skip
     test_fraction: float = knob(
         0.0, "the last part of the text, neither trained on nor evaluated while tuning",

@@ -21,6 +21,7 @@ class ModelRecipe(Section):
         "lstm",
         "the architecture; gpt2, llama, qwen3 and bert are Hugging Face's (docs/models.md); script"
         " is a training script of your own (docs/custom-scripts.md)",
+        source="Hochreiter and Schmidhuber 1997 (lstm), arXiv:1706.03762 (transformers)",
     )
     command: tuple[str, ...] | None = knob(
         None, "what runs a script: [python, FILE, ...], where the worker's operator allows FILE",
@@ -38,10 +39,14 @@ class ModelRecipe(Section):
         256, "units of an LSTM layer; for transformers the width of the MLP",
         unit="features", source="assumption", ge=1, le=262_144,
     )  # fmt: skip
-    layers: int = knob(1, "LSTM layers or transformer blocks", unit="layers", ge=1, le=256)
+    layers: int = knob(
+        1, "LSTM layers or transformer blocks",
+        unit="layers", source="arXiv:1308.0850 (stacked LSTMs)", ge=1, le=256,
+    )  # fmt: skip
     heads: int = knob(
-        4, "attention heads (transformers); divides embedding_dim", unit="heads", ge=1, le=1_024
-    )
+        4, "attention heads (transformers); divides embedding_dim",
+        unit="heads", source="arXiv:1706.03762, section 3.2.2", ge=1, le=1_024,
+    )  # fmt: skip
     positions: Literal["rotary", "learned"] = knob(
         "rotary", "how attention knows order (gpt)", source="RoFormer, arXiv:2104.09864"
     )

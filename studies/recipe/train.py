@@ -14,12 +14,16 @@ class TrainRecipe(Section):
     steps: int = knob(
         1_000, "optimizer steps", unit="steps", ge=1, le=100_000_000, searchable=False
     )
-    batch_size: int = knob(32, "sequences per step", unit="sequences", ge=1, le=1_000_000)
+    batch_size: int = knob(
+        32, "sequences per step", unit="sequences", source="assumption", ge=1, le=1_000_000
+    )
     accumulate: int = knob(
         1, "parts a batch is computed in, one after another (at most batch_size): less memory",
-        unit="parts", ge=1, le=1_000_000,
+        unit="parts", source="1: the whole batch at once", ge=1, le=1_000_000,
     )  # fmt: skip
-    sequence_length: int = knob(128, "tokens per sequence", unit="tokens", ge=1, le=1_048_576)
+    sequence_length: int = knob(
+        128, "tokens per sequence", unit="tokens", source="assumption", ge=1, le=1_048_576
+    )
     windows: Literal["random", "shuffled", "streams"] = knob(
         "random", "where sequences begin: at random offsets; on a grid, each once a pass; or where"
         " the last ended, an lstm's memory carried on (truncated backpropagation)",
@@ -72,7 +76,7 @@ class TrainRecipe(Section):
     )  # fmt: skip
     final_fraction: float = knob(
         0.0, "where linear, cosine and wsd end, as a part of the peak", unit="fraction",
-        ge=0.0, le=1.0,
+        source="arXiv:1608.03983, equation 5", ge=0.0, le=1.0,
     )  # fmt: skip
     cooldown: float = knob(
         0.2, "last part of the steps, in which the learning rate falls (wsd); after the warm-up",
@@ -90,7 +94,10 @@ class TrainRecipe(Section):
         "none", "l1: J + λ‖θ‖₁; l2: J + λ‖θ‖₂²; decoupled: θ ← θ − ηλθ beside the step",
         source="arXiv:1711.05101 (decoupled)",
     )  # fmt: skip
-    lambda_: float = knob(0.0, "λ, the weight of the regularizer", alias="lambda", ge=0.0, le=1e3)
+    lambda_: float = knob(
+        0.0, "λ, the weight of the regularizer",
+        source="Tibshirani 1996 (l1), Krogh and Hertz 1991 (l2)", alias="lambda", ge=0.0, le=1e3,
+    )  # fmt: skip
     regularized: Literal["weights", "all"] = knob(
         "weights", "which parameters θ means: matrices and embeddings, or biases and gains too",
         source="common practice",
@@ -108,8 +115,9 @@ class TrainRecipe(Section):
         source="arXiv:1604.06174",
     )  # fmt: skip
     compile: bool = knob(
-        False, "compile the model (torch.compile); pays off on long runs", searchable=False
-    )
+        False, "compile the model (torch.compile); pays off on long runs",
+        source="PyTorch's documentation",
+    )  # fmt: skip
     deterministic: bool = knob(
         False, "only algorithms that give the same bits each time, or an error; a CPU's do anyway",
         searchable=False,
@@ -123,6 +131,7 @@ class TrainRecipe(Section):
         unit="evaluations", source="Prechelt 1998", ge=0, le=1_000_000,
     )  # fmt: skip
     seed: int | None = knob(
-        None, "seed of initialisation, batches and dropout; drawn per trial unless fixed",
-        ge=0, lt=2**63, searchable=False,
+        None, "seed of initialisation, batches and dropout; not given: one of each trial's own,"
+        " from the sampler's seed and the trial's number",
+        source="ours", ge=0, lt=2**63,
     )  # fmt: skip

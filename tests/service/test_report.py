@@ -85,6 +85,16 @@ def test_noise_is_known_only_where_a_configuration_was_repeated_from_another_see
     assert findings(study(*once, *again), seeded=False).noise is None
 
 
+def test_a_searched_seed_is_no_part_of_a_configuration_and_one_run_twice_is_one():
+    trials = [
+        TrialData(n, TrialState.COMPLETE, {"learning_rate": 1e-3, "seed": seed}, value)
+        for n, (seed, value) in enumerate([(1, 1.50), (2, 1.54), (1, 1.50)])
+    ]
+    (repeated,) = findings(study(*trials), seeded=True).repeated
+    assert repeated.numbers == (0, 1)
+    assert repeated.params == {"learning_rate": 1e-3}
+
+
 def test_a_rival_beyond_the_noise_is_told_apart():
     trials = [trial(0, 1e-3, 1.0), trial(1, 1e-3, 1.01), trial(2, 2e-3, 1.5), trial(3, 2e-3, 1.52)]
     assert findings(study(*trials), seeded=True).level == 1

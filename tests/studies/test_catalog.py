@@ -12,7 +12,7 @@ NAMES = sorted(catalog())
 
 
 def test_the_catalog_has_the_first_studies() -> None:
-    assert {"quickstart", "tinyshakespeare", "wikitext2"} <= set(NAMES)
+    assert {"quickstart", "tinyshakespeare", "wikitext2", "wikitext2-published"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

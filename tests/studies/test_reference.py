@@ -24,6 +24,10 @@ def test_every_knob_has_its_row(name: str) -> None:
     assert knob.domain.removeprefix("one of ") in row
 
 
+def test_every_knob_that_may_be_searched_has_a_source() -> None:
+    assert [knob.name for knob in KNOBS.values() if knob.searchable and not knob.source] == []
+
+
 @pytest.mark.parametrize("part", [Sampler, Scheduler])
 def test_every_kind_has_its_heading(part: type[Sampler | Scheduler]) -> None:
     for kind in get_args(part.model_fields["kind"].annotation):

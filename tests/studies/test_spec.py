@@ -115,6 +115,31 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
         "objective.metric",
         "take validation_loss",
     ),
+    (
+        {"search__kind": {"choice": ["gpt", "bert"]}, "objective": {"metric": "perplexity"}},
+        "search.kind",
+        "of hidden tokens for bert, of the next one for gpt (search them in two studies)",
+    ),
+    (
+        {"search__tokenizer": {"choice": ["bytes", "characters"]}},
+        "search.tokenizer",
+        "fix it under `data:`, or take objective.metric bits_per_byte",
+    ),
+    (
+        {"data__tokenizer": "bpe", "search__vocabulary_size": {"log": [500, 5_000]}},
+        "search.vocabulary_size",
+        "validation_loss is per token",
+    ),
+    (
+        {
+            "objective": {"metric": "bits_per_byte"},
+            "search__tokenizer": {"choice": ["words", "bpe"]},
+        },
+        "search.tokenizer",
+        "fix tokenizer and vocabulary_size under `data:`",
+    ),
+    ({"search__validation_fraction": {"uniform": [0.1, 0.5]}}, "search.validation_fraction",
+     "cannot be searched"),
     ({"model": {"folder": "/models/a"}}, "model.folder", "set kind to the folder's family"),
     ({"budget": {"trials": 0}}, "budget.trials", "greater than or equal to 1"),
     ({"budget": {"wall_time": "ten minutes"}}, "budget.wall_time", "write 90s, 10m, 1h30m or 2d"),
@@ -158,6 +183,32 @@ def test_heads_that_are_never_used_need_not_divide() -> None:
     assert spec.space.names == ("learning_rate", "kind", "heads")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"search__kind": {"choice": ["bert"]}},
+        {"search__kind": {"choice": ["gpt", "bert"]}, "objective": {"metric": "tokens_per_second"}},
+        {
+            "objective": {"metric": "bits_per_byte"},
+            "search__tokenizer": {"choice": ["bytes", "bpe"]},
+            "search__vocabulary_size": {"log": [500, 5_000], "when": {"tokenizer": "bpe"}},
+        },
+        {
+            "objective": {"metric": "tokens_per_second"},
+            "search__tokenizer": {"choice": ["bytes", "words"]},
+        },
+        {
+            "model": {"kind": "script", "command": ["python", "a.py"]},
+            "search__vocabulary_size": {"log": [500, 5_000]},
+        },
+    ],
+)
+def test_trials_whose_objectives_compare_may_differ_in_tokens_and_kind(
+    changes: dict[str, Any],
+) -> None:
+    assert set(parse_spec(small(**changes)).search) > {"learning_rate"}
+
+
 @pytest.mark.parametrize("document", [None, [], "name: x", 3])
 def test_what_is_no_mapping_is_no_study(document: Any) -> None:
     assert errors_of(document)[0].field == "study"
@@ -177,6 +228,10 @@ def test_a_recipe_takes_the_sampled_values_and_a_seed_of_study_and_number_only()
     assert recipe.train.seed == trial_seed(5, 3)
     assert spec.recipe({"learning_rate": 0.02}, 3).train.seed == recipe.train.seed
     assert parse_spec(small(train__seed=11)).recipe({}, 3).train.seed == 11
+    search = {"seed": {"choice": [1, 2]}, "compile": {"choice": [False, True]}}
+    searched = parse_spec(small(search=search, sampler={"seed": 5}))
+    assert searched.recipe({"seed": 2}, 3).train.seed == 2
+    assert searched.recipe({}, 3).train.seed == trial_seed(5, 3)  # as its condition does not hold
 
 
 def written(folder: Path, text: str | bytes) -> Path:

@@ -167,6 +167,20 @@ def test_a_child_that_dies_is_told_at_once_and_another_goes_on(server, run, reci
     assert trial.resumed == []  # the checkpoint was good
 
 
+def test_a_child_that_hangs_in_its_data_is_ended_and_the_next_trial_has_a_new_one(
+    server, run, recipe, child, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("trainer.warm.END_SECONDS", 0.5)
+    os.mkfifo(tmp_path / "hung")  # nobody writes into it, as on a disk that does not answer
+    trial = server.add(recipe())
+    when(lambda: trial.steps, lambda: setattr(trial, "fence", "superseded"))
+    assert run(trial, fetch=lambda _: tmp_path / "hung") is None
+    hung = child._process
+    assert hung.returncode == -signal.SIGKILL
+    assert run(server.add(recipe())).outcome == "ok"
+    assert child._process is not hung
+
+
 def test_a_refusal_nobody_foresaw_ends_the_trial_and_not_the_worker(server, run, recipe):
     trial = server.add(recipe(steps=20_000, evaluate_every=20))
     server.refusals["reports"] = (422, "invalid")

@@ -166,6 +166,24 @@ def test_gradients_are_clipped_with_the_penalty_and_the_norm_is_the_one_before(t
     assert nn.utils.get_total_norm(moved).item() == pytest.approx(0.5, rel=1e-4)
 
 
+def test_each_step_goes_as_far_as_the_schedule_says(tiny):
+    """Four steps of warm-up to 0.5, then half a cosine over eight."""
+    recipe = tiny(
+        optimizer="sgd", momentum=0.0, learning_rate=0.5, gradient_clip=0.0,
+        steps=12, warmup=1 / 3, schedule="cosine",
+    )  # fmt: skip
+    model = model_of(recipe)
+    updater = Updater(model, recipe.train, NoScaler())
+    for step in range(12):
+        with_gradients(model, step)
+        rise, fall = (step + 1) / 4, (1 + math.cos(math.pi * (step - 4) / 8)) / 2
+        rate = 0.5 * (rise if step < 4 else fall)
+        expected = [p.detach() - rate * p.grad for p in model.parameters()]
+        updater.update(step)
+        for p, moved in zip(model.parameters(), expected, strict=True):
+            torch.testing.assert_close(p.detach(), moved, rtol=1e-6, atol=1e-7)
+
+
 def test_warm_up_rises_linearly_and_reaches_the_peak(tiny):
     train = tiny(steps=100, warmup=0.1, schedule="constant").train
     assert [schedule_factor(k, train) for k in (0, 4, 9, 10, 99)] == [0.1, 0.5, 1.0, 1.0, 1.0]

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from studies.errors import Diverged
 from trainer.models import build_model
 from trainer.precision import (
     Emulated,
@@ -15,6 +16,7 @@ from trainer.precision import (
     round_fp16,
     round_tf32,
 )
+from trainer.run import CHECK_EVERY, Run
 
 CPU = torch.device("cpu")
 
@@ -114,6 +116,49 @@ def test_fp16_overflow_is_skipped_and_counted_and_training_goes_on(tiny, fit, mo
     assert 0 < skipped[0] == skipped[1] < 15
     assert recorder.losses[1] < recorder.losses[0] < recorder.environment["unigram_loss"] * 1.2
     assert all(math.isfinite(item.metrics["gradient_norm"]) for item in recorder.items)
+
+
+def overflowing(run, steps):
+    """Has the forward pass of these steps overflow."""
+
+    def overflow(layer, _, logits):
+        return logits * math.inf if layer.training and run.progress.step in steps else None
+
+    run._model.output.register_forward_hook(overflow)
+
+
+def test_a_step_whose_loss_overflows_is_skipped_and_training_goes_on(tiny, text):
+    run = Run(tiny(precision="fp16"), text)
+    overflowing(run, [2])
+    for _ in range(6):
+        run.step()
+    metrics = run.evaluate().metrics
+    assert metrics["skipped_steps"] == 1
+    assert math.isfinite(metrics["gradient_norm"])
+    assert 1 < metrics["train_loss"] < 4
+
+
+def test_a_window_without_a_step_has_no_training_loss_and_is_no_divergence(tiny, text):
+    run = Run(tiny(precision="fp16", evaluate_every=2), text)
+    overflowing(run, [2, 3])
+    reports = []
+    for _ in range(6):
+        run.step()
+        if run.due:
+            reports.append(run.evaluate().metrics)
+    assert [r["skipped_steps"] for r in reports] == [0, 2, 2]
+    assert [math.isnan(r["train_loss"]) for r in reports] == [False, True, False]
+    assert math.isnan(reports[1]["gradient_norm"])
+    assert reports[1]["validation_loss"] == reports[0]["validation_loss"]  # nothing was moved
+
+
+def test_a_run_that_overflows_at_every_step_diverges(tiny, text):
+    run = Run(tiny(precision="fp16", steps=100), text)
+    overflowing(run, range(100))
+    for _ in range(CHECK_EVERY - 1):
+        run.step()
+    with pytest.raises(Diverged, match="overflow fp16"):
+        run.step()
 
 
 def test_a_penalty_is_not_touched_by_the_loss_scale(tiny, fit):

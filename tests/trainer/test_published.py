@@ -1,4 +1,4 @@
-"""The published word-level recipe: our training beside the loop it was published with.
+"""The published word-level recipe: our ready study of it beside the loop it was published with.
 
 The other loop does what word_language_model of pytorch/examples does: streams side by side are
 read 35 tokens at a time, the memory of the LSTM is carried from window to window, forgotten at the
@@ -12,11 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from studies.recipe import Recipe
+from studies.files import catalog
+from studies.spec import load_spec
 from trainer.data import dataset
 from trainer.run import Run
 
-BATCH, LENGTH, WINDOWS, EPOCHS = 20, 35, 12, 2
+STUDY = load_spec(catalog()["wikitext2-published"])
+BATCH, LENGTH, WINDOWS, EPOCHS = 20, 35, 12, 2  # what the other loop does, whatever our study says
 STREAM = WINDOWS * LENGTH + 1  # tokens: whole windows, and the last one's target
 RATE, CLIP, RANGE = 20.0, 0.25, 0.1
 
@@ -28,20 +30,16 @@ def sentences(words, seed):
     return " ".join(draw.choices(ranked, weights, k=words)) + " "
 
 
-def recipe(text, **train):
-    cut = len(text) - len(sentences(400, 2))
-    return Recipe.model_validate({
-        "data": {"sha256": "0" * 64, "tokenizer": "words", "validation_at": cut},
-        "model": {
-            "kind": "lstm", "embedding_dim": 200, "hidden_dim": 200, "layers": 2,
-            "initial_range": RANGE,
-        },
-        "train": {
-            "batch_size": BATCH, "sequence_length": LENGTH, "windows": "streams",
-            "optimizer": "sgd", "momentum": 0.0, "learning_rate": RATE, "gradient_clip": CLIP,
-            "schedule": "constant", "steps": EPOCHS * WINDOWS, "evaluate_every": WINDOWS,
-            "seed": 1, **train,
-        },
+def recipe(text):
+    """Returns the recipe of the study for a short text: epochs in which no rate is divided."""
+    assert STUDY.train.evaluate_every == 2_983  # an epoch of the real text
+    assert STUDY.train.steps == 40 * 2_983
+    assert STUDY.train.steps * STUDY.train.ladder_every >= EPOCHS * 2_983
+    assert (STUDY.model.dropout, STUDY.train.ladder_factor) == (0.2, 0.25)
+    return STUDY.recipe({}, 0).with_knobs({
+        "path": None, "sha256": "0" * 64, "validation_at": len(text) - len(sentences(400, 2)),
+        "dropout": 0.0,  # theirs would draw others
+        "steps": EPOCHS * WINDOWS, "evaluate_every": WINDOWS, "schedule": "constant", "seed": 1,
     })  # fmt: skip
 
 

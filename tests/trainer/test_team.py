@@ -1,5 +1,6 @@
 """Which devices a worker has, and what each of its processes is told."""
 
+import queue
 import resource
 
 import psutil
@@ -7,6 +8,8 @@ import pytest
 
 from studies import cores
 from studies.errors import StartupError
+from tests.harness.process import PATIENCE
+from trainer import team
 from trainer.team import Devices, parse_devices
 from trainer.warm import Child
 
@@ -65,6 +68,23 @@ def test_all_devices_are_those_that_the_environment_names(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with pytest.raises(StartupError, match="CUDA_VISIBLE_DEVICES names none"):
         parse_devices("all")
+
+
+def test_a_device_that_a_script_left_idle_still_tells_how_the_next_trial_failed(
+    recipe, text, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(team, "_GRACE", 0.1)
+    (tmp_path / "text").write_text(text)
+    failed = queue.Queue()
+    helpers = team.Helpers([{"RANK": "1"}], lambda *said: failed.put(said))
+    job = {"start": None, "text": str(tmp_path / "text"), "folder": str(tmp_path)}
+    for trial in (recipe(kind="script", command=("python", "a.py")), recipe(hidden_dim=200_000)):
+        said = trial.model_dump(mode="json", by_alias=True)
+        helpers.send("train", recipe=said, **job)
+    outcome, reason = failed.get(timeout=60 * PATIENCE)
+    helpers.kill()
+    assert outcome == "oom"
+    assert reason.startswith("on device 1: ")
 
 
 @pytest.mark.slow

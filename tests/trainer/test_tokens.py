@@ -6,10 +6,12 @@ import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from studies.corpus import builtin_text, file_sha256
@@ -17,6 +19,7 @@ from studies.errors import InvalidInput
 from studies.explain import field_errors
 from studies.recipe import DataRecipe
 from trainer import data as module
+from trainer.checkpoint import CheckpointUnusable
 from trainer.data import dataset
 from trainer.loop import train
 from trainer.tokens import build_tokenizer
@@ -119,6 +122,47 @@ def test_another_tokenizer_in_the_same_place_is_another_run(tiny, fit, published
     dataset.cache_clear()
     with pytest.raises(Exception, match="belongs to another tokenizer"):
         fit(recipe, start=files.files[6], name="b")
+
+
+def learned_otherwise(text, train, data):
+    """The tokenizer that another version of the package could have learned."""
+    return build_tokenizer(text, train[: len(train) // 2], data)
+
+
+def test_byte_pairs_that_were_learned_otherwise_are_another_run(tiny, fit, monkeypatch):
+    recipe = tiny(tokenizer="bpe", vocabulary_size=290)
+    _, recorder, files = fit(recipe)
+    assert len(recorder.environment["tokenizer_sha256"]) == 64
+    assert recorder.environment["tokenizers"] == version("tokenizers")
+    dataset.cache_clear()
+    assert fit(recipe, start=files.files[6], name="again")[0].outcome == "ok"
+    dataset.cache_clear()
+    monkeypatch.setattr(module, "build_tokenizer", learned_otherwise)
+    with pytest.raises(CheckpointUnusable, match="belongs to another tokenizer"):
+        fit(recipe, start=files.files[6], name="b")
+    dataset.cache_clear()
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "characters", "words", "bpe", "file"])
+def test_a_checkpoint_carries_what_turns_its_ids_into_text(
+    tiny, fit, text, tokenizer, published, monkeypatch
+):
+    recipe = tiny(tokenizer=tokenizer, vocabulary_size=290, tokenizer_file=str(published), steps=1)
+    _, _, files = fit(recipe)
+    with safe_open(files.files[1].path, "pt") as file:
+        carried = file.metadata().get("tokenizer")
+    ids = dataset(text, recipe.data).train_N[:50].tolist()
+    if tokenizer == "bytes":
+        assert carried is None
+    elif tokenizer in ("bpe", "file"):
+        assert text.startswith(Tokenizer.from_str(carried).decode(ids))
+    else:
+        parts = [json.loads(carried)[i] for i in ids]
+        assert text.startswith((" " if tokenizer == "words" else "").join(parts))
+    monkeypatch.setattr(module, "_CARRIED", 100)
+    fresh = dataset.__wrapped__(text, recipe.data)
+    assert fresh.tokenizer is None or len(fresh.tokenizer) <= 100
+    assert fresh.tokenizer_sha256 == dataset(text, recipe.data).tokenizer_sha256
 
 
 def test_a_vocabulary_with_gaps_reaches_to_its_last_id(published):
