@@ -7,7 +7,7 @@ the entries into typed parameters in an order where every condition stands befor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -20,6 +20,7 @@ from studies.knobs import Knob, row
 from studies.recipe import KNOBS
 
 _ROUNDING: Final = 1e-6  # of a range's length in steps: 0.5 / 0.1 is no integer in binary
+_FEW: Final = 16  # whole numbers of a range that are all extremes
 _OWN_NAME: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 Scalar = bool | int | float | str
 
@@ -121,6 +122,17 @@ class SearchSpace:
     def holds(self, values: Mapping[str, Any]) -> bool:
         """True where each value lies in what is searched: a space may have been narrowed since."""
         return all(p.holds(values[p.name]) for p in self.params if p.name in values)
+
+
+def extremes(param: Param) -> Sequence[Any]:
+    """Returns the choices, the ends of a range, or all of a short one of whole numbers."""
+    if isinstance(param, CategoricalParam):
+        return param.choices
+    assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds
+    if isinstance(param, IntParam) and not param.log:
+        points = range(param.low, param.high + 1, param.step)
+        return points if len(points) <= _FEW else (param.low, points[-1])
+    return (param.low, param.high)
 
 
 def build(entries: Mapping[str, Entry], own_names: bool = False) -> SearchSpace:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
-from studies import devices, explain
+from studies import explain
 from studies import space as spaces
 from studies.errors import FieldError, InvalidInput
 from studies.files import read_document
@@ -19,7 +19,7 @@ from studies.knobs import written
 from studies.parts import Budget, Objective, Part, Resources, Sampler, Scheduler
 from studies.recipe import KNOBS, DataRecipe, ModelRecipe, Recipe, TrainRecipe, trial_seed
 from studies.recipe.model import MASKED
-from studies.space import CategoricalParam, Entry, FloatParam, IntParam, Param, SearchSpace
+from studies.space import Entry, FloatParam, IntParam, SearchSpace, extremes
 
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 METRICS: Final = (
@@ -31,7 +31,6 @@ METRICS: Final = (
 )
 _PER_TOKEN: Final = ("validation_loss", "perplexity", "train_loss")
 _CORNERS: Final = 1_024  # combinations of extremes tried when a spec is checked
-_FEW: Final = 16  # integers of a range that are all tried when a spec is checked
 
 
 class StudySpec(Part):
@@ -85,7 +84,10 @@ class StudySpec(Part):
     @cached_property
     def most_devices(self) -> tuple[int, str]:
         """On how many devices any trial can be trained, and the field that says so."""
-        return devices.most_devices(self.train, self.space)
+        if "streams" in taken(self, "windows"):
+            return 1, "windows: streams"
+        least = int(min(taken(self, "batch_size")))
+        return least, f"batch_size: {least}"
 
     def lacking(self, said: Mapping[str, Any]) -> str | None:
         """Returns what a worker that says so of itself lacks to train a trial; None: nothing."""
@@ -305,17 +307,6 @@ def _with_values(error: FieldError, values: Mapping[str, Any]) -> FieldError:
     ]
     message = f"{error.message}, at {', '.join(said)}" if said else error.message
     return FieldError(error.field, message, error.remedy)
-
-
-def extremes(param: Param) -> Sequence[Any]:
-    """Returns the choices, the ends of a range, or all of a short one of whole numbers."""
-    if isinstance(param, CategoricalParam):
-        return param.choices
-    assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds
-    if isinstance(param, IntParam) and not param.log:
-        points = range(param.low, param.high + 1, param.step)
-        return points if len(points) <= _FEW else (param.low, points[-1])
-    return (param.low, param.high)
 
 
 def taken(spec: StudySpec, name: str) -> list[Any]:
