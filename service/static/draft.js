@@ -3,7 +3,7 @@ import { sendJson, upload } from "./api.js";
 import { make, toast } from "./dom.js";
 import { bodyOf, clear, tell, unmark } from "./forms.js";
 import { duration } from "./format.js";
-import { wireSliders } from "./sliders.js";
+import { wireSlider, wireSliders } from "./sliders.js";
 
 const PAUSE = 300; // after the last letter [ms]
 const NAME = "new-study"; // while it has none
@@ -110,15 +110,29 @@ async function create(_, spec) {
   location.assign(`/studies/${name}`);
 }
 
-/** Fills the form with a document; says what it has no place for. */
+/** Fills the form with a document. */
 async function take(form, spec) {
+  const own = Object.keys(spec.search ?? {}).filter((name) => !form.querySelector(`[data-knob="${name}"]`));
+  const made = own.map(makeOwn);
   for (const knob of form.querySelectorAll("[data-knob]")) takeKnob(knob, spec.search?.[knob.dataset.knob]);
+  made.forEach(wireSlider);
   for (const field of form.elements) {
     if (field.name && !field.disabled && !field.name.startsWith("search.")) field.value = written(spec, field);
   }
-  const lost = Object.entries(spec.search ?? {}).filter(([name]) => !form.querySelector(`[data-knob="${name}"]`));
-  if (lost.length) toast(`The form has no place for ${lost.map(([name]) => name).join(", ")}: create from the file.`, true);
   check(form, document.getElementById("file-text"));
+}
+
+/** Makes the place of a name that only a script knows. */
+function makeOwn(name) {
+  const knob = document.getElementById("own-name").content.firstElementChild.cloneNode(true);
+  for (const node of [knob, ...knob.querySelectorAll("*")]) {
+    for (const attribute of node.attributes) attribute.value = attribute.value.replaceAll("{name}", name);
+  }
+  knob.querySelector(".name").textContent = name;
+  const section = document.getElementById("section-own");
+  section.append(knob);
+  section.hidden = false;
+  return knob;
 }
 
 function takeKnob(knob, entry) {
@@ -133,6 +147,7 @@ function takeKnob(knob, entry) {
   }
   applyMode(knob);
   const said = entry?.[modes.value];
+  if ("own" in knob.dataset) knob.toggleAttribute("data-whole", [...(said ?? []), entry?.step].every(Number.isInteger));
   if (modes.value === "choice") knob.querySelector(".choice input").value = said.map((v) => JSON.stringify(v)).join(", ");
   else if (said) knob.querySelectorAll("[data-end]").forEach((field, i) => (field.value = said[i]));
 }

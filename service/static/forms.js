@@ -50,7 +50,7 @@ function valueOf(field) {
   const text = field.value.trim();
   if (!text) return JSON.parse(field.dataset.empty);
   if (field.dataset.kind === "json") return parsed(text);
-  if (field.dataset.kind === "list") return text.split(",").map((part) => parsed(part.trim()));
+  if (field.dataset.kind === "list") return listOf(text);
   const number = Number(text);
   return field.dataset.kind === "number" && Number.isFinite(number) ? number : text; // else the server says
 }
@@ -62,6 +62,12 @@ function parsed(text) {
   } catch {
     return text;
   }
+}
+
+/** Returns what stands between commas; a text in quotes may hold one. */
+function listOf(text) {
+  const whole = parsed(`[${text}]`);
+  return Array.isArray(whole) ? whole : text.split(",").map((part) => parsed(part.trim()));
 }
 
 function put(body, path, value) {

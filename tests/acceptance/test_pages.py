@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from studies.wire import PROTOCOL
-from tests.acceptance.drawn import DRAWN, new_context, until
+from tests.acceptance.drawn import DRAWN, quiet_tab, until
 from tests.benchmarks._fill import fill, study_file
 from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Route
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = pytest.mark.browser
 SEARCH = {
@@ -44,22 +44,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, server: Server) -> Iterator[Page]:
-    """One tab for all tests, signed in; nothing may be said in its console."""
-    said: list[str] = []
-
-    def hear(message: ConsoleMessage) -> None:
-        refused = "status of 422" in message.text  # Chromium says so of every refused form
-        if message.type in ("error", "warning") and not refused:
-            said.append(f"{message.type}: {message.text} {message.location}")
-
-    context = new_context(browser, viewport={"width": 1366, "height": 768})
-    page = context.new_page()
-    page.on("console", hear)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(server.client.login_link().url)
-    yield page
-    context.close()
-    assert said == []
+    """One tab for all tests."""
+    with quiet_tab(browser, server) as page:
+        yield page
 
 
 @pytest.fixture

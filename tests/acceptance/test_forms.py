@@ -1,0 +1,78 @@
+"""The form of a new study in a real browser: what it is filled with is what it sends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from studies.spec import parse_spec
+from tests.acceptance.drawn import quiet_tab
+from tests.harness.lmtune import Server
+from tests.harness.process import ROOT, wait_for
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
+pytestmark = pytest.mark.browser
+SCRIPT = ROOT / "studies" / "examples" / "pytorch_script.yaml"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without studies, and without a worker."""
+    server = Server(tmp_path_factory.mktemp("forms") / "server", "", {})
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    """One tab for all tests."""
+    with quiet_tab(browser, server) as page:
+        yield page
+
+
+@pytest.fixture
+def file(page: Page, server: Server) -> Locator:
+    """The study file beside the form of a new study, which says by now what the form says."""
+    page.goto(f"{server.url}/new")
+    file = page.get_by_label("The study file")
+    drafted(file, "name: new-study")
+    return file
+
+
+def drafted(file: Locator, part: str) -> dict:
+    """Returns the draft once it has that part."""
+    wait_for(lambda: part in file.input_value(), 60, f"{part} in the draft")
+    return yaml.safe_load(file.input_value())
+
+
+def take(file: Locator, document: dict) -> dict:
+    """Takes a study file into the form; returns the draft that the form then makes of it."""
+    file.fill(f"# pasted\n{yaml.safe_dump(document)}")
+    file.page.get_by_role("button", name="Take into the form").click()
+    wait_for(lambda: "# pasted" not in file.input_value(), 60, "the draft of the filled form")
+    return yaml.safe_load(file.input_value())
+
+
+def test_a_scripts_own_names_are_cloned_and_taken_from_a_file(
+    page: Page, server: Server, file: Locator
+) -> None:
+    first = parse_spec(yaml.safe_load(SCRIPT.read_text())).document()
+    first["search"]["cell"] = {"choice": ["gru", "a, b"]}  # which are two, not three
+    server.client.studies.create(first)
+    assert take(file, {**first, "name": "taken"}) == {**first, "name": "taken"}
+    page.get_by_label("How units is chosen").select_option("left out")
+    wait_for(lambda: "units" not in file.input_value(), 60, "a draft without units")
+    page.goto(f"{server.url}/new?like=pytorch-script")
+    clone = {**first, "name": "pytorch-script-2"}
+    assert drafted(file, "name: pytorch-script-2") == clone
+    page.get_by_label("units to", exact=True).fill("48")
+    page.get_by_role("button", name="Create the study").click()
+    page.wait_for_url("**/studies/pytorch-script-2", wait_until="commit")
+    search = server.client.studies.get("pytorch-script-2").spec["search"]
+    assert search == {**first["search"], "units": {"uniform": [16, 48], "step": 16}}
