@@ -139,11 +139,11 @@ class Field:
 
     @property
     def extras(self) -> dict[str, str]:
-        """What else the entry says, each as JSON: step and points where it does, when always."""
-        entry: Mapping[str, Any] = self.entry or {}
-        names = ("step", "points", "when")
-        found = {name: json.dumps(entry[name]) for name in names if name in entry}
-        return {"when": "", **found}
+        """What else an entry may say, each as JSON: of numbers also their step and points."""
+        entry = self.entry or {}
+        names = ("step", "points", "when") if "log" in self.modes else ("when",)
+        said = {name: entry.get(name) for name in names}
+        return {name: "" if value is None else json.dumps(value) for name, value in said.items()}
 
 
 def _around(knob: Knob) -> tuple[float, float]:

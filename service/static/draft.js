@@ -36,7 +36,8 @@ function applyMode(knob) {
   const mode = knob.querySelector("[data-modes]")?.value ?? "fixed";
   knob.dataset.mode = mode;
   const ranged = mode === "log" || mode === "uniform";
-  const wanted = { fixed: mode === "fixed", range: ranged, choice: mode === "choice", extra: mode !== "fixed" };
+  const wanted = { fixed: mode === "fixed", range: ranged, choice: mode === "choice" };
+  Object.assign(wanted, { step: mode === "uniform", points: ranged, when: mode !== "fixed" });
   for (const [part, shown] of Object.entries(wanted)) {
     for (const field of knob.querySelectorAll(`.of.${part} :is(input, select)`)) {
       field.disabled = !shown;
@@ -139,11 +140,9 @@ function takeKnob(knob, entry) {
   const modes = knob.querySelector("[data-modes]");
   if (!modes) return;
   modes.value = ["log", "uniform", "choice"].find((mode) => entry?.[mode]) ?? "fixed";
-  knob.querySelectorAll(".extra").forEach((extra) => extra.remove());
-  for (const extra of ["step", "points", "when"].filter((name) => entry?.[name])) {
-    const field = make("input", { name: `search.${knob.dataset.knob}.${extra}`, value: JSON.stringify(entry[extra]) });
-    field.dataset.kind = "json";
-    knob.append(make("label", { className: "of extra" }, `${extra} `, field));
+  for (const field of knob.querySelectorAll(".extra input")) {
+    const said = entry?.[field.name.split(".").pop()] ?? null;
+    field.value = said === null ? "" : JSON.stringify(said);
   }
   applyMode(knob);
   const said = entry?.[modes.value];

@@ -76,3 +76,23 @@ def test_a_scripts_own_names_are_cloned_and_taken_from_a_file(
     page.wait_for_url("**/studies/pytorch-script-2", wait_until="commit")
     search = server.client.studies.get("pytorch-script-2").spec["search"]
     assert search == {**first["search"], "units": {"uniform": [16, 48], "step": 16}}
+
+
+def test_a_grid_is_written_in_the_form_and_conditions_also_after_a_file_was_taken(
+    page: Page, file: Locator
+) -> None:
+    said = {"data": {"builtin": "stdlib"}, "sampler": {"kind": "grid", "seed": 0}}
+    search = {"lambda": {"log": [1e-6, 1e-2], "points": 3, "when": {"regularizer": ["l2"]}}}
+    search["regularizer"] = {"choice": ["none", "l2"]}
+    gridded = {"name": "gridded", **said, "search": search}
+    assert take(file, gridded)["search"] == search
+    entry = page.locator("[data-knob=dropout]")
+    page.get_by_label("How dropout is chosen").select_option("uniform")
+    entry.get_by_label("dropout from", exact=True).fill("0")
+    page.wait_for_selector("#cost >> text=the grid sampler needs points")
+    entry.get_by_label("points").fill("4")
+    entry.get_by_label("when").fill('{"regularizer": "none"}')
+    wait_for(lambda: "when" in str(drafted(file, "dropout")["search"]["dropout"]), 60, "condition")
+    dropout = drafted(file, "dropout")["search"]["dropout"]
+    assert dropout == {"uniform": [0.0, 0.5], "points": 4, "when": {"regularizer": "none"}}
+    assert take(file, {**gridded, "name": "again"})["search"] == search  # nothing is left behind

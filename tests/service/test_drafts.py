@@ -107,6 +107,17 @@ def test_the_form_begins_with_ranges_that_the_knobs_may_have(kind: str) -> None:
         assert 0 < field.ends[0] < field.ends[1], name
 
 
+def test_the_form_has_a_place_for_all_that_an_entry_may_say() -> None:
+    entry = {"uniform": [0.0, 0.4], "step": 0.1, "when": {"optimizer": "sgd"}}
+    found = {f.knob.name: f for f in fields("train", {"search": {"momentum": entry}})}
+    places = {"log", "uniform", "choice", *found["momentum"].extras}
+    assert places == set(Entry.model_fields)
+    said = {"step": "0.1", "points": "", "when": '{"optimizer": "sgd"}'}
+    assert found["momentum"].extras == said
+    assert found["learning_rate"].extras == dict.fromkeys(said, "")
+    assert found["optimizer"].extras == {"when": ""}
+
+
 def test_the_form_has_a_place_for_every_part_of_a_study_file() -> None:
     placed = {"name", "description", "data", "model", "train", "search", *_PARTS}
     assert set(StudySpec.model_fields) == placed
