@@ -168,15 +168,21 @@ class Reading:
 
         return self._read(read)
 
-    def workers(self) -> list[wire.WorkerView]:
-        """Returns the workers, those heard of last first."""
+    def workers(self, *, measured: bool = False) -> list[wire.WorkerView]:
+        """Returns the workers, those heard of last first; with their utilisation if measured."""
 
         def read(conn: Connection) -> list[wire.WorkerView]:
-            t = workers.read_clock(conn).t
-            granted = self._ctx.lease.granted
-            return [worker_view(row, t - row.seen_t > granted) for row in workers.recent(conn)]
+            since = workers.read_clock(conn).t - self._ctx.lease.granted
+            rows = workers.recent(conn)
+            held = workers.held_seconds(conn, [row.id for row in rows]) if measured else {}
+            none = 0.0 if measured else None
+            return [worker_view(row, row.seen_t < since, held.get(row.id, none)) for row in rows]
 
         return self._read(read)
+
+    def worker(self, worker_id: int) -> Row | None:
+        """Returns a worker's row; None: there is none of this id."""
+        return self._read(lambda conn: workers.get(conn, worker_id))
 
     def data(self) -> list[wire.DataView]:
         """Returns the uploaded texts, newest first."""

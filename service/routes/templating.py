@@ -46,6 +46,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes}m {whole % 60:02d}s" if minutes else f"{whole}s"
 
 
+def percent(part: float | None) -> str:
+    """Returns a part of a whole in hundredths of it, 0.5 as 50 %; None as a dash."""
+    return "–" if part is None else f"{100 * part:.0f} %"
+
+
 def spelled(seconds: float | str) -> str:
     """Returns a duration as a study file has it, 160.0 as 160s; any other text as it is."""
     try:
@@ -87,6 +92,7 @@ def _environment() -> Environment:
         to_yaml=to_yaml,
         ordinal=ordinal,
         spelled=spelled,
+        percent=percent,
     )
     environment.globals.update(address=assets.address, scripts=assets.scripts)
     return environment

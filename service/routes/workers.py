@@ -14,7 +14,6 @@ from service.dispatch import report as reporting
 from service.dispatch.sweep import worker_gone
 from service.launcher.by_hand import worker_command
 from service.routes.parts import Lmtune, Parts
-from service.store import workers
 from service.store.database import Row
 from service.store.fence import AttemptKey
 from studies import wire
@@ -38,13 +37,13 @@ Key = Annotated[AttemptKey, Depends(attempt_key)]
 @router.get("/workers")
 def list_workers(lmtune: Lmtune) -> list[wire.WorkerView]:
     """Returns the workers, those heard of last first."""
-    return lmtune.reading.workers()
+    return lmtune.reading.workers(measured=True)
 
 
 @router.get("/workers/{worker_id}/log", response_class=PlainTextResponse)
 def show_worker_log(worker_id: int, lmtune: Lmtune) -> str:
     """Returns the end of the log of a worker that this server's launcher started."""
-    row = lmtune.ctx.database.read(lambda conn: workers.get(conn, worker_id))
+    row = lmtune.reading.worker(worker_id)
     text = row and lmtune.launcher.log(row.name)
     if text is None:
         raise NotFound(f"this server has no log of a worker {worker_id}; it did not start it")

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from service.leases import Clock
 from service.store.database import Connection, Row, Tx, insert_once
 from service.store.prepared import Prepared
-from service.store.tables import clock, studies, trials, workers
+from service.store.tables import attempts, clock, studies, trials, workers
 from studies.trial import TrialState
 
 
@@ -123,6 +123,22 @@ def recent(conn: Connection, limit: int = 200) -> Sequence[Row]:
         .order_by(workers.c.gone, workers.c.seen_at.desc())
         .limit(limit)
     ).all()
+
+
+def held_seconds(conn: Connection, worker_ids: Sequence[int]) -> dict[int, float]:
+    """Returns for how long each worker held attempts, up to when it was heard of last [s].
+
+    One that never held any is left out.
+    """
+    ended = attempts.c.ended_at < workers.c.seen_at  # unknown, and so false, of one that is live
+    until = sa.case((ended, attempts.c.ended_at), else_=workers.c.seen_at)
+    rows = conn.execute(
+        sa.select(workers.c.id, sa.func.sum(until - attempts.c.started_at))
+        .join(attempts, attempts.c.worker_id == workers.c.id)
+        .where(workers.c.id.in_(worker_ids))
+        .group_by(workers.c.id)
+    )
+    return {worker_id: float(seconds) for worker_id, seconds in rows}
 
 
 def read_clock(conn: Connection, *, hold: bool = False) -> Clock:

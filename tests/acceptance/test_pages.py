@@ -254,6 +254,8 @@ def test_a_worker_is_drained_and_readmitted(page: Page, server: Server) -> None:
     assert [w.draining for w in server.client.workers() if w.name == "gpu-7"] == [True]
     page.get_by_role("button", name="Readmit gpu-7").click()
     page.wait_for_selector("#present .draining", state="detached")
+    page.get_by_role("link", name="Log of gpu-7").click()
+    page.wait_for_selector("#log >> text=this server did not start the worker")
 
 
 def test_a_brush_over_an_axis_filters_the_table_and_the_plots(page: Page) -> None:
