@@ -16,11 +16,9 @@ router = APIRouter(include_in_schema=False)
 def list_workers(request: Request, lmtune: Lmtune) -> Response:
     """Returns the page of the workers."""
     workers = lmtune.reading.workers(measured=True)
-    present = [worker for worker in workers if worker.state != "gone"]
     context = {
-        "workers": present,
-        "busy": sum(worker.state == "busy" for worker in present),
-        "gone": len(workers) - len(present),
+        "workers": [worker for worker in workers if worker.state != "gone"],
+        "counts": lmtune.reading.worker_counts(),
         "command": worker_command(lmtune.public_url or str(request.base_url).rstrip("/")),
     }
     return page(request, "workers.html", context)

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import service
 from service.routes import assets
+from studies import fleet
 
 FOLDER: Final = Path(service.__file__).parent / "templates"
 
@@ -93,6 +94,8 @@ def _environment() -> Environment:
         ordinal=ordinal,
         spelled=spelled,
         percent=percent,
+        fleet=fleet.in_words,
+        workers_in=fleet.number,
     )
     environment.globals.update(address=assets.address, scripts=assets.scripts)
     return environment

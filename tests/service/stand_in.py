@@ -13,6 +13,7 @@ from service.figures.data import AttemptData, LoadData
 from studies import wire
 from studies.changes import EventView
 from studies.errors import NotFound
+from studies.fleet import WorkerCount
 from studies.spec import parse_spec
 from studies.trial import Desired, Outcome, StudyState, TrialState
 
@@ -270,7 +271,7 @@ class StandIn:
     def data(self) -> list[wire.DataView]:
         return [wire.DataView(sha256="a" * 64, name="corpus.txt", bytes=12_345, created_at=NOW)]
 
-    def workers(self) -> list[wire.WorkerView]:
+    def workers(self, limit=200, *, study=None) -> list[wire.WorkerView]:
         busy = self.state == "RUNNING"
         return [
             wire.WorkerView(
@@ -286,3 +287,6 @@ class StandIn:
                 seen_at=NOW,
             )
         ]
+
+    def worker_counts(self) -> list[WorkerCount]:
+        return [WorkerCount(device=w.device, state=w.state, workers=1) for w in self.workers()]

@@ -265,6 +265,7 @@ def test_workers_login_and_catalog(run: Run, fake: FakeServer) -> None:
         "h",
         "7",
     ]
+    assert run("workers").err == "1 worker, 1 busy\n"
     assert "a line" in run("workers", "--log", "w1").out
     assert run("workers", "--log", "w2").code == 3
     ran = run("worker-command")
