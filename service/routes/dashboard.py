@@ -17,7 +17,7 @@ from service.routes import assets, plots, table
 from service.routes.reading import Read
 from service.routes.summary import Summary, spark, told
 from service.routes.templating import TEMPLATES, to_yaml
-from studies import wire
+from studies import fleet, wire
 from studies.errors import LmtuneError, NotFound
 from studies.trial import StudyState
 
@@ -81,6 +81,7 @@ def study(request: Request, name: str, read: Read) -> Response:
         "figures": FIGURES,
         "events": [(event, told(event)) for event in read.history(name, None, _HAPPENED).items],
         "workers": read.workers(_NAMED, study=name),
+        "there": fleet.number(read.worker_counts(), "idle", "busy"),
     }
     return page(request, "study.html", context)
 

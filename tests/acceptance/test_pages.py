@@ -299,7 +299,10 @@ def test_a_study_is_given_another_budget_and_a_narrower_space(page: Page, server
     dialog.get_by_label("Wall time").fill("5h")
     dialog.get_by_label("Workers").fill("3")
     dialog.get_by_role("button", name="Change").click()
+    page.wait_for_selector("#toasts >> text=of the 3 workers that it may have")
     page.wait_for_selector("#facts >> text=of 600")
+    assert "of at most 3" in page.inner_text("#facts")
+    assert page.get_attribute("#short a", "href") == "/workers#start-title"
     page.get_by_role("button", name="Narrow").click()
     dialog.get_by_label("to").first.fill("0.02")
     dialog.get_by_label("l2").uncheck()

@@ -12,7 +12,7 @@ from studies import fleet, wire
 from studies.client import Client
 from studies.errors import NotFound
 from tests.service.live import Live
-from tests.service.pages import Tags
+from tests.service.pages import Tags, client_of
 from tests.service.world import LEASE, World
 
 MANY = 250  # more than a list has
@@ -95,3 +95,18 @@ def test_utilisation_is_the_part_of_its_time_in_which_a_worker_held_trials(world
     world.change("attempts", first, ended_at=1_000.0)  # its end was seen late, by others
     assert measured()["busy"] == 1.0
     assert {view.utilisation for view in world.reading.workers()} == {None}
+
+
+def test_a_study_that_may_have_more_workers_than_are_there_says_so(small_world: World) -> None:
+    small_world.open(resources={"workers": 4})
+    small_world.worker().claim()
+
+    def said() -> str:
+        page = client_of(small_world.reading).get("/studies/study").text
+        return " ".join(Tags(page).text.split())
+
+    assert "1 of at most 4" in said()
+    assert "1 of the 4 workers that it may have is here: start another" in said()
+    for name in "bcd":
+        small_world.worker(name)
+    assert "that it may have" not in said()
