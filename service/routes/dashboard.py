@@ -78,6 +78,7 @@ def study(request: Request, name: str, read: Read) -> Response:
         "gain": summary.gain(baseline),
         "best": best,
         "recipe": recipe_text(best) if best else "",
+        "checkpoint": read.standing(name, best.number).checkpoint if best else None,
         "figures": FIGURES,
         "events": [(event, told(event)) for event in read.history(name, None, _HAPPENED).items],
         "workers": read.workers(_NAMED, study=name),

@@ -102,8 +102,18 @@ async function ofFile(form, file, use) {
   try {
     await use(form, (await sendJson(form.dataset.draft, "POST", { yaml: file.value })).spec);
   } catch (error) {
-    tell(form, error, file);
+    tell(form, inForm(error), file);
   }
+}
+
+/** Where a text is missing: says how the form is given one, in place of the command. */
+function inForm(error) {
+  for (const one of error.errors ?? []) {
+    if (["data.path", "data.sha256"].includes(one.field)) {
+      one.remedy = "take the file into the form, and choose the text there at “Upload a text of your own”";
+    }
+  }
+  return error;
 }
 
 async function create(_, spec) {
@@ -152,9 +162,23 @@ function takeKnob(knob, entry) {
 }
 
 function written(spec, field) {
-  if (field.id === "data") return JSON.stringify(spec.data.sha256 ? { sha256: spec.data.sha256 } : { builtin: spec.data.builtin });
+  if (field.id === "data") return textOf(field, spec.data);
   const value = field.name.split(".").reduce((here, part) => here?.[part], spec);
   return value === undefined || value === null ? "" : typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** Returns the choice of the text that a study names; of a file elsewhere: the text that is chosen. */
+function textOf(field, { sha256, builtin, path }) {
+  if (path) {
+    toast(`The form keeps the text that is chosen there: upload ${path} if it is to be that.`);
+    return field.value;
+  }
+  const same = ({ value }) => value && JSON.parse(value).sha256 === sha256 && JSON.parse(value).builtin === builtin;
+  const known = [...field.options].find(same);
+  if (known) return known.value;
+  const value = JSON.stringify({ sha256, builtin });
+  field.append(new Option(sha256?.slice(0, 12) ?? builtin, value));
+  return value;
 }
 
 function wireDrop(file) {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 from studies.spec import parse_spec
 from tests.acceptance.drawn import quiet_tab
+from tests.acceptance.tiny import TEXT
 from tests.harness.lmtune import Server
 from tests.harness.process import ROOT, wait_for
 
@@ -57,6 +60,54 @@ def take(file: Locator, document: dict) -> dict:
     file.page.get_by_role("button", name="Take into the form").click()
     wait_for(lambda: "# pasted" not in file.input_value(), 60, "the draft of the filled form")
     return yaml.safe_load(file.input_value())
+
+
+TINY = {
+    "model.embedding_dim": 8, "model.hidden_dim": 8, "train.steps": 20, "train.batch_size": 4,
+    "train.sequence_length": 16, "train.evaluate_every": 10, "budget.trials": 2,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_with_a_browser_alone_one_comes_from_a_text_to_weights(
+    page: Page, server: Server, file: Locator, make_worker, tmp_path: Path
+) -> None:
+    make_worker(server)
+    (tmp_path / "bottles.txt").write_text(TEXT)
+    page.get_by_label("Name", exact=True).fill("mine")
+    page.get_by_label("Upload a text").set_input_files(tmp_path / "bottles.txt")
+    page.wait_for_selector("#toasts >> text=Uploaded bottles.txt")
+    for name, value in TINY.items():
+        page.locator(f"[name='{name}']").fill(str(value))
+    page.get_by_role("button", name="Create the study").click()
+    page.wait_for_url("**/studies/mine", wait_until="commit")
+    page.wait_for_selector("#state .ended")
+    with page.expect_download() as started:
+        page.get_by_role("link", name="Checkpoint of step 20").click()
+    best = server.client.studies.best("mine")
+    assert started.value.suggested_filename == f"mine-{best.number}-20.safetensors"
+    weights = load_file(started.value.path())
+    assert {8} == {w.shape[1] for name, w in weights.items() if "embedding" in name}
+
+
+def test_a_pasted_file_that_names_a_text_by_path_is_given_the_one_chosen(
+    page: Page, server: Server, file: Locator, tmp_path: Path
+) -> None:
+    (tmp_path / "other.txt").write_text(TEXT * 2)
+    page.get_by_label("Upload a text").set_input_files(tmp_path / "other.txt")
+    sha256 = drafted(file, "sha256")["data"]["sha256"]
+    pasted = {"name": "by-path", "data": {"path": "corpus.txt", "tokenizer": "characters"}}
+    file.fill(yaml.safe_dump(pasted))
+    page.get_by_role("button", name="Create from the file").click()
+    page.wait_for_selector(".wrong >> text=choose the text there at “Upload a text of your own”")
+    assert take(file, pasted)["data"] == {"sha256": sha256, "tokenizer": "characters"}
+    page.wait_for_selector("#toasts >> text=upload corpus.txt")
+    page.goto(f"{server.url}/new")  # the text is one of the server's now
+    drafted(file, "name: new-study")
+    named = {"name": "by-hash", "data": {"sha256": sha256}}
+    assert take(file, named)["data"] == {"sha256": sha256}
+    texts = len(server.client.data.list())
+    assert page.locator("#data option").count() == texts + 1  # and the built-in one
 
 
 def test_a_scripts_own_names_are_cloned_and_taken_from_a_file(
