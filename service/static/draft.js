@@ -159,6 +159,7 @@ function takeKnob(knob, entry) {
   if ("own" in knob.dataset) knob.toggleAttribute("data-whole", [...(said ?? []), entry?.step].every(Number.isInteger));
   if (modes.value === "choice") knob.querySelector(".choice input").value = said.map((v) => JSON.stringify(v)).join(", ");
   else if (said) knob.querySelectorAll("[data-end]").forEach((field, i) => (field.value = said[i]));
+  knob.dispatchEvent(new Event("input")); // its sliders follow
 }
 
 function written(spec, field) {

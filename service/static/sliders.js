@@ -18,6 +18,7 @@ export function wireSlider(knob) {
     const which = event.target.dataset.slide;
     if (which === undefined) return place();
     ends[which].value = short(at(knob, Number(event.target.value), first), knob);
+    event.target.setAttribute("aria-valuetext", ends[which].value);
   });
 }
 
@@ -33,7 +34,9 @@ function scale(knob, [low, high]) {
 function show(knob, i, value, first) {
   const [low, high] = scale(knob, first);
   const there = isLog(knob) ? Math.log10(Math.max(value, Number.MIN_VALUE)) : value;
-  knob.querySelector(`[data-slide="${i}"]`).value = Math.round((PLACES * (there - low)) / (high - low));
+  const slider = knob.querySelector(`[data-slide="${i}"]`);
+  slider.value = Math.round((PLACES * (there - low)) / (high - low));
+  slider.setAttribute("aria-valuetext", value); // its own are places on a scale
 }
 
 function at(knob, place, first) {

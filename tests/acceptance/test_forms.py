@@ -137,6 +137,8 @@ def test_a_grid_is_written_in_the_form_and_conditions_also_after_a_file_was_take
     search["regularizer"] = {"choice": ["none", "l2"]}
     gridded = {"name": "gridded", **said, "search": search}
     assert take(file, gridded)["search"] == search
+    slider = page.get_by_label("lambda to, by slider")
+    assert slider.get_attribute("aria-valuetext") == "0.01"
     entry = page.locator("[data-knob=dropout]")
     page.get_by_label("How dropout is chosen").select_option("uniform")
     entry.get_by_label("dropout from", exact=True).fill("0")

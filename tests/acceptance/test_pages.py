@@ -197,7 +197,10 @@ def test_a_study_is_written_in_the_form(page: Page, server: Server) -> None:
     page.wait_for_selector("#notes li", state="detached")
     slider = page.get_by_label("learning_rate to, by slider")
     slider.focus()
+    assert slider.get_attribute("aria-valuetext") == "0.1"
     slider.press("ArrowLeft")
+    end = page.get_by_label("learning_rate to", exact=True).input_value()
+    assert slider.get_attribute("aria-valuetext") == end != "0.1"
     steps = page.locator("[name='train.steps']")
     steps.fill("0")
     page.get_by_role("button", name="Create the study").click()
