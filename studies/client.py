@@ -24,6 +24,7 @@ from studies.corpus import read_text
 from studies.documents import resolve
 from studies.errors import NotFound
 from studies.files import home
+from studies.fleet import WorkerCount
 from studies.frames import trials_frame
 from studies.http import DEFAULT_URL, Http, find_token, find_url, read, retry_after
 from studies.imports import ImportedTrial
@@ -76,9 +77,7 @@ class Studies:
             data, text = resolve(spec.data, base)
             Data(self._http).add_text(text, Path(path).name)
             spec = spec.model_copy(update={"data": data})
-        document = spec.document()
-        answer = self._http.post("/studies", document)
-        return wire.StudyView.model_validate(answer.json())
+        return read(self._http.post("/studies", spec.document()), wire.StudyView)
 
     def bring_in(self, spec: StudySpec, trials: Sequence[ImportedTrial]) -> wire.StudyView:
         """Creates a study whose trials are over; all of it, or nothing."""
@@ -96,13 +95,11 @@ class Studies:
 
     def act(self, name: str, action: str) -> wire.StudyView:
         """Does pause, resume, stop, archive or unarchive; returns the study."""
-        answer = self._http.post(f"{_study(name)}/{action}")
-        return wire.StudyView.model_validate(answer.json())
+        return read(self._http.post(f"{_study(name)}/{action}"), wire.StudyView)
 
     def change(self, name: str, **parts: Any) -> wire.StudyView:
         """Changes `budget`, or narrows `search`, as a ChangeBody has them; returns the study."""
-        answer = self._http.request("PATCH", _study(name), json=parts)
-        return wire.StudyView.model_validate(answer.json())
+        return read(self._http.request("PATCH", _study(name), json=parts), wire.StudyView)
 
     def history(self, name: str) -> Iterator[EventView]:
         """Yields what became of a study and what people did to it, newest first."""
@@ -145,8 +142,7 @@ class Studies:
 
     def cancel(self, name: str, number: int) -> wire.TrialView:
         """Cancels a trial."""
-        answer = self._http.post(f"{_study(name)}/trials/{number}/cancel")
-        return wire.TrialView.model_validate(answer.json())
+        return read(self._http.post(f"{_study(name)}/trials/{number}/cancel"), wire.TrialView)
 
     def _pages(self, path: str, model: type[ModelT], **params: Any) -> Iterator[ModelT]:
         cursor: str | None = None
@@ -201,14 +197,19 @@ class Client:
         self.studies = Studies(self.http)
         self.data = Data(self.http)
 
-    def workers(self) -> list[wire.WorkerView]:
-        """Returns the workers that the server knows, the newest first."""
-        rows = self.http.request("GET", "/workers").json()
+    def workers(self, **wanted: Any) -> list[wire.WorkerView]:
+        """Returns workers, those heard of last first: of a `name`, or up to a `limit`."""
+        rows = self.http.request("GET", "/workers", params=wanted).json()
         return [wire.WorkerView.model_validate(row) for row in rows]
+
+    def worker_counts(self) -> list[WorkerCount]:
+        """Returns how many workers there are, by device and state."""
+        rows = self.http.request("GET", "/worker-counts").json()
+        return [WorkerCount.model_validate(row) for row in rows]
 
     def worker_log(self, name: str) -> str:
         """Returns the end of what a worker printed that the server's launcher started."""
-        ids = [worker.id for worker in self.workers() if worker.name == name]
+        ids = [worker.id for worker in self.workers(name=name) if worker.name == name]
         if not ids:
             raise NotFound(f"no worker is named {name}; `lmtune workers` lists them")
         return self.http.request("GET", f"/workers/{ids[0]}/log").text

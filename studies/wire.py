@@ -163,6 +163,7 @@ class WorkerView(View):
     study: str | None
     trial: int | None
     draining: bool = Field(False, description="it gets no new trial")
+    utilisation: float | None = Field(None, description="part of its time in which it held a trial")
     registered_at: datetime
     seen_at: datetime
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
@@ -28,8 +28,11 @@ from service.store.database import Connection, Row
 from studies import wire
 from studies.changes import EventView
 from studies.errors import InvalidInput, NotFound
+from studies.fleet import WorkerCount
 from studies.spec import StudySpec
 from studies.trial import TERMINAL, StudyState, TrialState
+
+LISTED: Final = 200  # workers, unless more are asked for
 
 
 class Reading:
@@ -169,15 +172,36 @@ class Reading:
 
         return self._read(read)
 
-    def workers(self) -> list[wire.WorkerView]:
-        """Returns the workers, those heard of last first."""
+    def workers(
+        self,
+        limit: int = LISTED,
+        *,
+        name: str | None = None,
+        study: str | None = None,
+        measured: bool = False,
+    ) -> list[wire.WorkerView]:
+        """Returns workers, those heard of last first: of a name, or on a study.
+
+        With their utilisation if `measured`: that looks at all their attempts.
+        """
 
         def read(conn: Connection) -> list[wire.WorkerView]:
-            t = workers.read_clock(conn).t
-            granted = self._ctx.lease.granted
-            return [worker_view(row, t - row.seen_t > granted) for row in workers.recent(conn)]
+            since = self._heard_since(conn)
+            rows = workers.recent(conn, limit, name, study)
+            held = workers.held_seconds(conn, [row.id for row in rows]) if measured else {}
+            none = 0.0 if measured else None
+            return [worker_view(row, row.seen_t < since, held.get(row.id, none)) for row in rows]
 
         return self._read(read)
+
+    def worker_counts(self) -> list[WorkerCount]:
+        """Returns how many workers there are, by device and state."""
+        rows = self._read(lambda conn: workers.counts(conn, self._heard_since(conn)))
+        return [WorkerCount.model_validate(row, from_attributes=True) for row in rows]
+
+    def worker(self, worker_id: int) -> Row | None:
+        """Returns a worker's row; None: there is none of this id."""
+        return self._read(lambda conn: workers.get(conn, worker_id))
 
     def data(self) -> list[wire.DataView]:
         """Returns the uploaded texts, newest first."""
@@ -226,6 +250,10 @@ class Reading:
         if row.state != StudyState.RUNNING or counts.get(TrialState.RUNNING):
             return None
         return lacking(conn, self._ctx, spec)
+
+    def _heard_since(self, conn: Connection) -> float:
+        """Returns the lease time before which a worker that was heard of last is lost."""
+        return workers.read_clock(conn).t - self._ctx.lease.granted
 
     def _detail(self, conn: Connection, study: Row, row: Row) -> wire.TrialDetail:
         spec = self._ctx.studies.spec(study)

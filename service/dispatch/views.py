@@ -81,8 +81,15 @@ def event_view(row: Row) -> EventView:
     )
 
 
-def worker_view(row: Row, silent: bool) -> wire.WorkerView:
-    """Returns a worker as the API shows it; a silent one that has not left is lost."""
+def worker_view(row: Row, silent: bool, held: float | None = None) -> wire.WorkerView:
+    """Returns a worker as the API shows it.
+
+    Args:
+        row: of the worker, with the trial that it holds.
+        silent: one that has not left is then lost.
+        held: for how long it held trials, up to when it was heard of last [s]; None: not asked.
+    """
+    there = row.seen_at - row.registered_at
     state = "gone" if row.gone else "lost" if silent else "idle" if row.trial is None else "busy"
     return wire.WorkerView(
         id=row.id,
@@ -94,6 +101,7 @@ def worker_view(row: Row, silent: bool) -> wire.WorkerView:
         study=row.study,
         trial=row.trial,
         draining=row.draining,
+        utilisation=None if held is None or there <= 0 else min(max(held / there, 0.0), 1.0),
         registered_at=moment(row.registered_at),
         seen_at=moment(row.seen_at),
     )

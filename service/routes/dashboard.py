@@ -12,18 +12,18 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 
-from service.dispatch.reading import Reading
 from service.figures import FIGURES
 from service.routes import assets, plots, table
 from service.routes.reading import Read
 from service.routes.summary import Summary, spark, told
 from service.routes.templating import TEMPLATES, to_yaml
-from studies import wire
+from studies import fleet, wire
 from studies.errors import LmtuneError, NotFound
 from studies.trial import StudyState
 
 _PER_PAGE: Final = 50  # studies on one page of the overview
 _HAPPENED: Final = 20  # events on a study's page
+_NAMED: Final = 4  # workers on a study's page
 _EXAMPLE: Final = """\
 name: my-first-study
 data: {path: corpus.txt}
@@ -54,7 +54,8 @@ def overview(
         "pages": urlencode({"q": q, "state": state}),
         "older": found.next,
         "newest": cursor is None,
-        "workers": _present(read),
+        "workers": [worker for worker in read.workers() if worker.state != "gone"],
+        "counts": read.worker_counts(),
         "example": _EXAMPLE,
         "server": str(request.base_url).rstrip("/"),
     }
@@ -77,9 +78,11 @@ def study(request: Request, name: str, read: Read) -> Response:
         "gain": summary.gain(baseline),
         "best": best,
         "recipe": recipe_text(best) if best else "",
+        "checkpoint": read.standing(name, best.number).checkpoint if best else None,
         "figures": FIGURES,
         "events": [(event, told(event)) for event in read.history(name, None, _HAPPENED).items],
-        "workers": [worker for worker in _present(read) if worker.study == name],
+        "workers": read.workers(_NAMED, study=name),
+        "there": fleet.number(read.worker_counts(), "idle", "busy"),
     }
     return page(request, "study.html", context)
 
@@ -93,11 +96,6 @@ def not_found(request: Request, error: LmtuneError) -> Response:
     """Returns the page that says what is missing, with status 404."""
     context = {"title": "Not here", "detail": str(error)}
     return page(request, "problem.html", context, status_code=404)
-
-
-def _present(read: Reading) -> list[wire.WorkerView]:
-    """Returns the workers that have not left."""
-    return [worker for worker in read.workers() if worker.state != "gone"]
 
 
 def page(

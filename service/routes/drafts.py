@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from service.dispatch.draft import draft
 from service.routes.dashboard import not_found, page
@@ -26,6 +27,7 @@ _TITLES: Final = {
     "model": "Model",
     "train": "Training",
     "data": "Tokens and splits",
+    "own": "A script's own names",
     "sampler": "Sampler",
     "scheduler": "Scheduler",
     "objective": "Objective",
@@ -38,6 +40,7 @@ _PARTS: Final[dict[str, type[BaseModel]]] = {
     "resources": Resources,
     "budget": Budget,
 }
+_SEARCHED: Final = ("log", "uniform", "choice")
 _NEW: Final[dict[str, Any]] = {
     "data": {"builtin": "stdlib"},
     "search": {"learning_rate": {"log": [1e-4, 1e-1]}},
@@ -71,8 +74,9 @@ def new_study(
         "from_": like or ready,
         "ready": list(catalog()),
         "texts": read.data(),
-        "text": {name: document["data"][name] for name in _TEXTS if name in document["data"]},
+        "text": {name: document["data"][name] for name in _TEXTS if document["data"].get(name)},
         "sections": {name: list(fields(name, document)) for name in _TITLES},
+        "own_name": _own("{name}", {}),  # the browser makes further ones of it
         "titles": _TITLES,
         "budget": list(fields("budget", document)),
     }
@@ -96,10 +100,22 @@ class Field:
     entry: Mapping[str, Any] | None
 
     @property
+    def own(self) -> bool:
+        """True for a name that only a script knows: left out, it is the script's to choose."""
+        return self.knob.section == "own" and self.knob.searchable
+
+    @property
+    def whole(self) -> bool:
+        """True where its values are integers: of a script's own name where ends and step are."""
+        if not self.own:
+            return self.knob.kind == "int"
+        numbers = (*self.ends, (self.entry or {}).get("step") or 0.5)
+        return all(number == int(number) for number in numbers)
+
+    @property
     def mode(self) -> str:
         """Whether the knob is fixed, or how it is searched."""
-        kinds = ("log", "uniform", "choice")
-        return next((kind for kind in kinds if kind in (self.entry or {})), "fixed")
+        return next((kind for kind in _SEARCHED if (self.entry or {}).get(kind)), "fixed")
 
     @property
     def modes(self) -> list[str]:
@@ -123,11 +139,11 @@ class Field:
 
     @property
     def extras(self) -> dict[str, str]:
-        """What else the entry says, each as JSON: step and points where it does, when always."""
-        entry: Mapping[str, Any] = self.entry or {}
-        names = ("step", "points", "when")
-        found = {name: json.dumps(entry[name]) for name in names if name in entry}
-        return {"when": "", **found}
+        """What else an entry may say, each as JSON: of numbers also their step and points."""
+        entry = self.entry or {}
+        names = ("step", "points", "when") if "log" in self.modes else ("when",)
+        said = {name: entry.get(name) for name in names}
+        return {name: "" if value is None else json.dumps(value) for name, value in said.items()}
 
 
 def _around(knob: Knob) -> tuple[float, float]:
@@ -144,9 +160,18 @@ def _around(knob: Knob) -> tuple[float, float]:
     return float(f"{low:.3g}"), float(f"{high:.4g}")
 
 
+def _own(name: str, entry: Mapping[str, Any]) -> Field:
+    """Returns the field of a script's own name: a range of numbers or choices of any kind."""
+    info = FieldInfo(annotation=float, default=None, json_schema_extra={"searchable": True})
+    return Field(f"search.{name}", row("own", name, info), "", entry)
+
+
 def fields(section: str, document: Mapping[str, Any]) -> Iterator[Field]:
     """Yields the fields of a section of a study file, as a document has them."""
     said, searched = document.get(section, {}), document.get("search", {})
+    if section == "own":
+        yield from (_own(name, entry) for name, entry in searched.items() if name not in KNOBS)
+        return
     if section in _PARTS:
         for name, info in _PARTS[section].model_fields.items():
             yield Field(f"{section}.{name}", row("own", name, info), _written(said, name), None)

@@ -54,15 +54,22 @@ async def all_events(read: Read, beats: Beats) -> EventSourceResponse:
     last: dict[str, Any] = {}
 
     def look() -> ServerSentEvent | None:
-        studies = {view.name: view.revision for view in read.studies(False, None, _LISTED).items}
-        workers = {w.name: w.state + " draining" * w.draining for w in read.workers()}
-        now = {"studies": studies, "workers": workers}
+        now = overview(read)
         if now == last:
             return None
         last.update(now)
         return ServerSentEvent(data=json.dumps(now), event="changed")
 
     return _stream(look, beats, spacing=2 * PERIOD)
+
+
+def overview(read: Reading) -> dict[str, Any]:
+    """Returns what the pages of all studies and workers show; another answer is a change."""
+    return {
+        "studies": {view.name: view.revision for view in read.studies(False, None, _LISTED).items},
+        "workers": {w.name: w.state + " draining" * w.draining for w in read.workers()},
+        "counts": [(c.device, c.state, c.workers) for c in read.worker_counts()],
+    }
 
 
 def cursor_of(event_id: str | None) -> Cursor | None:

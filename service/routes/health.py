@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -9,7 +10,8 @@ from fastapi.responses import PlainTextResponse
 
 from service import problems
 from service.routes.parts import Lmtune
-from service.store import blobs, workers
+from service.store import blobs
+from service.store.workers import read_clock
 from studies.errors import Unavailable
 
 router = APIRouter(tags=["health"])
@@ -24,7 +26,7 @@ def healthz() -> dict[str, str]:
 @router.get("/readyz")
 def readyz(lmtune: Lmtune) -> dict[str, str]:
     """Returns ok when the database answers and its newest blob is in our folder; else 503."""
-    lmtune.ctx.database.read(workers.read_clock)
+    lmtune.ctx.database.read(read_clock)
     newest = lmtune.ctx.database.read(blobs.newest)
     if newest is not None and not lmtune.blobs.path(newest).exists():
         raise Unavailable(
@@ -43,8 +45,10 @@ def metrics(lmtune: Lmtune) -> str:
         for (study, state), count in lmtune.reading.counts().items()
     ]
     lines += ["# HELP lmtune_workers Workers by state.", "# TYPE lmtune_workers gauge"]
-    states = [worker.state for worker in lmtune.reading.workers()]
-    lines += [f'lmtune_workers{{state="{s}"}} {states.count(s)}' for s in sorted(set(states))]
+    workers: Counter[str] = Counter()
+    for count in lmtune.reading.worker_counts():
+        workers[count.state] += count.workers
+    lines += [f'lmtune_workers{{state="{s}"}} {n}' for s, n in sorted(workers.items())]
     return "\n".join(lines) + "\n"
 
 

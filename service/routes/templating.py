@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import service
 from service.routes import assets
+from studies import fleet
 
 FOLDER: Final = Path(service.__file__).parent / "templates"
 
@@ -44,6 +45,11 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours}h {minutes:02d}m"
     return f"{minutes}m {whole % 60:02d}s" if minutes else f"{whole}s"
+
+
+def percent(part: float | None) -> str:
+    """Returns a part of a whole in hundredths of it, 0.5 as 50 %; None as a dash."""
+    return "–" if part is None else f"{100 * part:.0f} %"
 
 
 def spelled(seconds: float | str) -> str:
@@ -87,6 +93,9 @@ def _environment() -> Environment:
         to_yaml=to_yaml,
         ordinal=ordinal,
         spelled=spelled,
+        percent=percent,
+        fleet=fleet.in_words,
+        workers_in=fleet.number,
     )
     environment.globals.update(address=assets.address, scripts=assets.scripts)
     return environment

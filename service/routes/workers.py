@@ -5,23 +5,25 @@ from __future__ import annotations
 import time
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from service.dispatch import claim as claims
 from service.dispatch import plain
 from service.dispatch import report as reporting
+from service.dispatch.reading import LISTED
 from service.dispatch.sweep import worker_gone
 from service.launcher.by_hand import worker_command
 from service.routes.parts import Lmtune, Parts
-from service.store import workers
 from service.store.database import Row
 from service.store.fence import AttemptKey
 from studies import wire
 from studies.errors import NotFound, TooLarge
+from studies.fleet import WorkerCount
 
 router = APIRouter(prefix="/api/v1", tags=["workers"])
 TURN_SECONDS: Final = 5.0  # for a claim's turn to ask a sampler, or as long as it may wait
+Limit = Annotated[int, Query(ge=1, le=1_000)]
 LOG_BYTES: Final = 65_536  # of one call
 
 
@@ -36,15 +38,23 @@ Key = Annotated[AttemptKey, Depends(attempt_key)]
 
 
 @router.get("/workers")
-def list_workers(lmtune: Lmtune) -> list[wire.WorkerView]:
-    """Returns the workers, those heard of last first."""
-    return lmtune.reading.workers()
+def list_workers(
+    lmtune: Lmtune, name: str | None = None, limit: Limit = LISTED
+) -> list[wire.WorkerView]:
+    """Returns the workers, those heard of last first, or the one of a name."""
+    return lmtune.reading.workers(limit, name=name, measured=True)
+
+
+@router.get("/worker-counts")
+def count_workers(lmtune: Lmtune) -> list[WorkerCount]:
+    """Returns how many workers there are, by device and state."""
+    return lmtune.reading.worker_counts()
 
 
 @router.get("/workers/{worker_id}/log", response_class=PlainTextResponse)
 def show_worker_log(worker_id: int, lmtune: Lmtune) -> str:
     """Returns the end of the log of a worker that this server's launcher started."""
-    row = lmtune.ctx.database.read(lambda conn: workers.get(conn, worker_id))
+    row = lmtune.reading.worker(worker_id)
     text = row and lmtune.launcher.log(row.name)
     if text is None:
         raise NotFound(f"this server has no log of a worker {worker_id}; it did not start it")

@@ -3,7 +3,7 @@ import { sendJson, upload } from "./api.js";
 import { make, toast } from "./dom.js";
 import { bodyOf, clear, tell, unmark } from "./forms.js";
 import { duration } from "./format.js";
-import { wireSliders } from "./sliders.js";
+import { wireSlider, wireSliders } from "./sliders.js";
 
 const PAUSE = 300; // after the last letter [ms]
 const NAME = "new-study"; // while it has none
@@ -36,7 +36,8 @@ function applyMode(knob) {
   const mode = knob.querySelector("[data-modes]")?.value ?? "fixed";
   knob.dataset.mode = mode;
   const ranged = mode === "log" || mode === "uniform";
-  const wanted = { fixed: mode === "fixed", range: ranged, choice: mode === "choice", extra: mode !== "fixed" };
+  const wanted = { fixed: mode === "fixed", range: ranged, choice: mode === "choice" };
+  Object.assign(wanted, { step: mode === "uniform", points: ranged, when: mode !== "fixed" });
   for (const [part, shown] of Object.entries(wanted)) {
     for (const field of knob.querySelectorAll(`.of.${part} :is(input, select)`)) {
       field.disabled = !shown;
@@ -101,8 +102,18 @@ async function ofFile(form, file, use) {
   try {
     await use(form, (await sendJson(form.dataset.draft, "POST", { yaml: file.value })).spec);
   } catch (error) {
-    tell(form, error, file);
+    tell(form, inForm(error), file);
   }
+}
+
+/** Where a text is missing: says how the form is given one, in place of the command. */
+function inForm(error) {
+  for (const one of error.errors ?? []) {
+    if (["data.path", "data.sha256"].includes(one.field)) {
+      one.remedy = "take the file into the form, and choose the text there at “Upload a text of your own”";
+    }
+  }
+  return error;
 }
 
 async function create(_, spec) {
@@ -110,37 +121,65 @@ async function create(_, spec) {
   location.assign(`/studies/${name}`);
 }
 
-/** Fills the form with a document; says what it has no place for. */
+/** Fills the form with a document. */
 async function take(form, spec) {
+  const own = Object.keys(spec.search ?? {}).filter((name) => !form.querySelector(`[data-knob="${name}"]`));
+  const made = own.map(makeOwn);
   for (const knob of form.querySelectorAll("[data-knob]")) takeKnob(knob, spec.search?.[knob.dataset.knob]);
+  made.forEach(wireSlider);
   for (const field of form.elements) {
     if (field.name && !field.disabled && !field.name.startsWith("search.")) field.value = written(spec, field);
   }
-  const lost = Object.entries(spec.search ?? {}).filter(([name]) => !form.querySelector(`[data-knob="${name}"]`));
-  if (lost.length) toast(`The form has no place for ${lost.map(([name]) => name).join(", ")}: create from the file.`, true);
   check(form, document.getElementById("file-text"));
+}
+
+/** Makes the place of a name that only a script knows. */
+function makeOwn(name) {
+  const knob = document.getElementById("own-name").content.firstElementChild.cloneNode(true);
+  for (const node of [knob, ...knob.querySelectorAll("*")]) {
+    for (const attribute of node.attributes) attribute.value = attribute.value.replaceAll("{name}", name);
+  }
+  knob.querySelector(".name").textContent = name;
+  const section = document.getElementById("section-own");
+  section.append(knob);
+  section.hidden = false;
+  return knob;
 }
 
 function takeKnob(knob, entry) {
   const modes = knob.querySelector("[data-modes]");
   if (!modes) return;
   modes.value = ["log", "uniform", "choice"].find((mode) => entry?.[mode]) ?? "fixed";
-  knob.querySelectorAll(".extra").forEach((extra) => extra.remove());
-  for (const extra of ["step", "points", "when"].filter((name) => entry?.[name])) {
-    const field = make("input", { name: `search.${knob.dataset.knob}.${extra}`, value: JSON.stringify(entry[extra]) });
-    field.dataset.kind = "json";
-    knob.append(make("label", { className: "of extra" }, `${extra} `, field));
+  for (const field of knob.querySelectorAll(".extra input")) {
+    const said = entry?.[field.name.split(".").pop()] ?? null;
+    field.value = said === null ? "" : JSON.stringify(said);
   }
   applyMode(knob);
   const said = entry?.[modes.value];
+  if ("own" in knob.dataset) knob.toggleAttribute("data-whole", [...(said ?? []), entry?.step].every(Number.isInteger));
   if (modes.value === "choice") knob.querySelector(".choice input").value = said.map((v) => JSON.stringify(v)).join(", ");
   else if (said) knob.querySelectorAll("[data-end]").forEach((field, i) => (field.value = said[i]));
+  knob.dispatchEvent(new Event("input")); // its sliders follow
 }
 
 function written(spec, field) {
-  if (field.id === "data") return JSON.stringify(spec.data.sha256 ? { sha256: spec.data.sha256 } : { builtin: spec.data.builtin });
+  if (field.id === "data") return textOf(field, spec.data);
   const value = field.name.split(".").reduce((here, part) => here?.[part], spec);
   return value === undefined || value === null ? "" : typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** Returns the choice of the text that a study names; of a file elsewhere: the text that is chosen. */
+function textOf(field, { sha256, builtin, path }) {
+  if (path) {
+    toast(`The form keeps the text that is chosen there: upload ${path} if it is to be that.`);
+    return field.value;
+  }
+  const same = ({ value }) => value && JSON.parse(value).sha256 === sha256 && JSON.parse(value).builtin === builtin;
+  const known = [...field.options].find(same);
+  if (known) return known.value;
+  const value = JSON.stringify({ sha256, builtin });
+  field.append(new Option(sha256?.slice(0, 12) ?? builtin, value));
+  return value;
 }
 
 function wireDrop(file) {

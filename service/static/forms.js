@@ -3,7 +3,8 @@
 import { sendJson } from "./api.js";
 import { make, toast } from "./dom.js";
 
-/** Hears every form[data-send]; data-method is POST unless it says otherwise. */
+/** Hears every form[data-send]; data-method is POST unless it says otherwise. Once it is sent, data-done is
+ *  said, and what the page, drawn anew, says in the element of the id data-adds. */
 export function wireForms(redraw) {
   document.addEventListener("submit", (event) => {
     const form = event.target.closest("form[data-send]");
@@ -14,7 +15,7 @@ export function wireForms(redraw) {
 }
 
 async function submit(form, redraw) {
-  const { send, method, done, leads } = form.dataset;
+  const { send, method, done, leads, adds } = form.dataset;
   const button = form.querySelector("[type=submit]");
   button.disabled = true;
   clear(form);
@@ -23,8 +24,10 @@ async function submit(form, redraw) {
     const said = (text) => text.replace(/\{(\w+)\}/g, (_, key) => answer[key]);
     form.closest("dialog")?.close();
     if (leads) return location.assign(said(leads));
-    toast(said(done));
-    redraw();
+    const drawn = redraw();
+    if (adds) await drawn;
+    const more = document.getElementById(adds)?.textContent ?? "";
+    toast(`${said(done)} ${more}`.trim());
   } catch (error) {
     tell(form, error);
   } finally {
@@ -50,7 +53,7 @@ function valueOf(field) {
   const text = field.value.trim();
   if (!text) return JSON.parse(field.dataset.empty);
   if (field.dataset.kind === "json") return parsed(text);
-  if (field.dataset.kind === "list") return text.split(",").map((part) => parsed(part.trim()));
+  if (field.dataset.kind === "list") return listOf(text);
   const number = Number(text);
   return field.dataset.kind === "number" && Number.isFinite(number) ? number : text; // else the server says
 }
@@ -62,6 +65,12 @@ function parsed(text) {
   } catch {
     return text;
   }
+}
+
+/** Returns what stands between commas; a text in quotes may hold one. */
+function listOf(text) {
+  const whole = parsed(`[${text}]`);
+  return Array.isArray(whole) ? whole : text.split(",").map((part) => parsed(part.trim()));
 }
 
 function put(body, path, value) {

@@ -55,7 +55,7 @@ function hear(told) {
 }
 
 /** Shows at once what somebody has done; figures follow as after any change. */
-const showParts = () => swapRegions().then(() => localise(document)).catch(() => {}).finally(now);
+const showParts = () => swapRegions().then(() => localise(document)).catch(() => {}).finally(() => void now());
 
 const { events } = document.body.dataset;
 const now = events ? follow(events, refresh, tell, hear) : () => {};

@@ -4,18 +4,22 @@ const DECADES = 3; // below and above the range that the page came with
 
 /** Ties the sliders [data-slide] of each knob to its fields [data-end]. */
 export function wireSliders(form) {
-  for (const knob of form.querySelectorAll("[data-knob]")) {
-    const ends = [...knob.querySelectorAll("[data-end]")];
-    if (!ends.length) continue;
-    const first = ends.map((end) => Number(end.value));
-    const place = () => ends.forEach((end, i) => show(knob, i, Number(end.value), first));
-    place();
-    knob.addEventListener("input", (event) => {
-      const which = event.target.dataset.slide;
-      if (which === undefined) return place();
-      ends[which].value = short(at(knob, Number(event.target.value), first), knob);
-    });
-  }
+  form.querySelectorAll("[data-knob]").forEach(wireSlider);
+}
+
+/** Does so for one knob. */
+export function wireSlider(knob) {
+  const ends = [...knob.querySelectorAll("[data-end]")];
+  if (!ends.length) return;
+  const first = ends.map((end) => Number(end.value));
+  const place = () => ends.forEach((end, i) => show(knob, i, Number(end.value), first));
+  place();
+  knob.addEventListener("input", (event) => {
+    const which = event.target.dataset.slide;
+    if (which === undefined) return place();
+    ends[which].value = short(at(knob, Number(event.target.value), first), knob);
+    event.target.setAttribute("aria-valuetext", ends[which].value);
+  });
 }
 
 const isLog = (knob) => knob.dataset.mode === "log";
@@ -30,7 +34,9 @@ function scale(knob, [low, high]) {
 function show(knob, i, value, first) {
   const [low, high] = scale(knob, first);
   const there = isLog(knob) ? Math.log10(Math.max(value, Number.MIN_VALUE)) : value;
-  knob.querySelector(`[data-slide="${i}"]`).value = Math.round((PLACES * (there - low)) / (high - low));
+  const slider = knob.querySelector(`[data-slide="${i}"]`);
+  slider.value = Math.round((PLACES * (there - low)) / (high - low));
+  slider.setAttribute("aria-valuetext", value); // its own are places on a scale
 }
 
 function at(knob, place, first) {
@@ -39,5 +45,4 @@ function at(knob, place, first) {
   return isLog(knob) ? 10 ** there : there;
 }
 
-const short = (value, knob) =>
-  Number.isInteger(Number(knob.querySelector("[name]")?.placeholder || 0.5)) ? Math.round(value) : Number(value.toPrecision(3));
+const short = (value, knob) => ("whole" in knob.dataset ? Math.round(value) : Number(value.toPrecision(3)));

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from service.leases import Clock
 from service.store.database import Connection, Row, Tx, insert_once
 from service.store.prepared import Prepared
-from service.store.tables import clock, studies, trials, workers
+from service.store.tables import attempts, clock, studies, trials, workers
 from studies.trial import TrialState
 
 
@@ -28,6 +28,9 @@ def beaten(who: Any) -> sa.Update:
 
 _BEAT: Final = Prepared(beaten(sa.bindparam("of_worker", type_=workers.c.id.type)))
 
+_RUNNING: Final = sa.and_(  # a worker and what it trains
+    trials.c.worker_id == workers.c.id, trials.c.state == TrialState.RUNNING
+)
 _LAST_SEQ: Final = 2**31 - 1  # no worker comes so far
 
 # Built once: they run with every claim, where building a statement costs as much as running it.
@@ -114,8 +117,7 @@ def lose(tx: Tx, worker_id: int) -> None:
 
 def busy(conn: Connection) -> frozenset[str]:
     """Returns the names of those that hold a RUNNING trial."""
-    running = sa.and_(trials.c.worker_id == workers.c.id, trials.c.state == TrialState.RUNNING)
-    return frozenset(conn.scalars(sa.select(workers.c.name).join(trials, running)))
+    return frozenset(conn.scalars(sa.select(workers.c.name).join(trials, _RUNNING)))
 
 
 def kinds(conn: Connection, since: float) -> list[dict[str, Any]]:
@@ -126,18 +128,61 @@ def kinds(conn: Connection, since: float) -> list[dict[str, Any]]:
     return [json.loads(text or "{}") or {} for text in texts]
 
 
-def recent(conn: Connection, limit: int = 200) -> Sequence[Row]:
-    """Returns workers, those heard of last first, with the trial each holds."""
-    return conn.execute(
+def recent(
+    conn: Connection, limit: int, name: str | None = None, study: str | None = None
+) -> Sequence[Row]:
+    """Returns workers, those heard of last first, with the trial each holds.
+
+    Args:
+        conn: reads.
+        limit: no more than so many.
+        name: only the worker of this name.
+        study: only those that hold a trial of this study.
+    """
+    found = (
         sa.select(workers, trials.c.number.label("trial"), studies.c.name.label("study"))
-        .outerjoin(
-            trials,
-            sa.and_(trials.c.worker_id == workers.c.id, trials.c.state == TrialState.RUNNING),
-        )
+        .outerjoin(trials, _RUNNING)
         .outerjoin(studies, studies.c.id == trials.c.study_id)
-        .order_by(workers.c.gone, workers.c.seen_at.desc())
-        .limit(limit)
-    ).all()
+    )
+    if name is not None:
+        found = found.where(workers.c.name == name)
+    if study is not None:
+        found = found.where(studies.c.name == study)
+    ordered = found.order_by(workers.c.gone, workers.c.seen_at.desc(), workers.c.id)
+    return conn.execute(ordered.limit(limit)).all()
+
+
+def counts(conn: Connection, since_t: float) -> Sequence[Row]:
+    """Returns how many workers there are by device and state: (device, state, workers).
+
+    Those not heard of since a moment of lease time are lost.
+    """
+    state = sa.case(
+        (workers.c.gone, "gone"),
+        (workers.c.seen_t < since_t, "lost"),
+        (sa.exists().where(_RUNNING), "busy"),
+        else_="idle",
+    )
+    each = sa.select(workers.c.device, state.label("state")).subquery()
+    columns = (each.c.device, each.c.state)
+    number = sa.func.count().label("workers")
+    return conn.execute(sa.select(*columns, number).group_by(*columns).order_by(*columns)).all()
+
+
+def held_seconds(conn: Connection, worker_ids: Sequence[int]) -> dict[int, float]:
+    """Returns for how long each worker held attempts, up to when it was heard of last [s].
+
+    One that never held any is left out.
+    """
+    ended = attempts.c.ended_at < workers.c.seen_at  # unknown, and so false, of one that is live
+    until = sa.case((ended, attempts.c.ended_at), else_=workers.c.seen_at)
+    rows = conn.execute(
+        sa.select(workers.c.id, sa.func.sum(until - attempts.c.started_at))
+        .join(attempts, attempts.c.worker_id == workers.c.id)
+        .where(workers.c.id.in_(worker_ids))
+        .group_by(workers.c.id)
+    )
+    return {worker_id: float(seconds) for worker_id, seconds in rows}
 
 
 def read_clock(conn: Connection, *, hold: bool = False) -> Clock:

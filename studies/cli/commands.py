@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 import yaml
 from pydantic import ValidationError
 
+from studies import fleet
 from studies.cli import shown
 from studies.cli.context import AsJson, Corpus, Name, Study, client_of
 from studies.cli.following import follow, outcome
@@ -18,6 +19,7 @@ from studies.errors import FieldError, InvalidInput
 from studies.explain import near
 from studies.recipe import KNOBS
 
+_LISTED: Final = 1_000  # workers; the server gives no more at once
 Number = Annotated[int, typer.Argument(metavar="TRIAL", min=0, help="The trial's number.")]
 
 
@@ -254,11 +256,14 @@ def workers(
     if log is not None:
         say(client.worker_log(log).rstrip("\n"))
         return
-    views = client.workers()
+    views = client.workers(limit=_LISTED)
     if as_json:
         print_json([view.model_dump(mode="json") for view in views])
-    else:
-        print_table(shown.WORKER_COLUMNS, map(shown.worker_row, views))
+        return
+    print_table(shown.WORKER_COLUMNS, map(shown.worker_row, views))
+    counts = client.worker_counts()
+    more = sum(count.workers for count in counts) - len(views)
+    warn(fleet.in_words(counts) + (f"; and {more} more than are listed" if more > 0 else ""))
 
 
 def worker_command(context: typer.Context) -> None:

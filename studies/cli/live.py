@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Final
@@ -13,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from studies import fleet
 from studies.cli import shown
 from studies.cli.looks import NO_WORKER, WORKER_DUE, Picture
 from studies.cli.output import clean, pairs, rich_table, seconds, spark
@@ -89,12 +91,11 @@ def _workers_line(picture: Picture, waited: float) -> str:
     workers = picture.workers
     if not workers:
         return NO_WORKER if waited > WORKER_DUE else "waiting for a worker"
-    busy = sum(worker.state == "busy" for worker in workers)
-    devices = dict.fromkeys(worker.device for worker in workers)
-    counts = [f"{sum(w.device == d for w in workers)} {d}" for d in devices]
-    said = (
-        f"{len(workers)} worker{'s' if len(workers) > 1 else ''} ({', '.join(counts)}), {busy} busy"
-    )
+    devices: Counter[str] = Counter()
+    for count in workers:
+        devices[count.device] += count.workers
+    counts = ", ".join(f"{number} {device}" for device, number in devices.items())
+    said = f"{fleet.in_words(workers)} ({counts})"
     if picture.tokens_per_second:
         said += f", {picture.tokens_per_second:,.0f} tokens/s"
     return said

@@ -9,8 +9,9 @@ from typing import Final
 
 from studies.client import Client
 from studies.errors import ServerUnreachable, Unavailable
+from studies.fleet import WorkerCount
 from studies.trial import StudyState, TrialState
-from studies.wire import StudyView, TrialDetail, TrialView, WorkerView
+from studies.wire import StudyView, TrialDetail, TrialView
 
 _PERIOD: Final = 1.0  # between looks [s]
 _SHARE: Final = 0.1  # of the time may go into looks: a large study is looked at less often ...
@@ -30,7 +31,7 @@ class Picture:
 
     study: StudyView
     trials: list[TrialView] = field(default_factory=list)
-    workers: list[WorkerView] = field(default_factory=list)
+    workers: list[WorkerCount] = field(default_factory=list)  # that could train, in numbers
     running: list[TrialDetail] = field(default_factory=list)  # at most _CLOSELY, with their curves
 
     @property
@@ -59,7 +60,7 @@ def looks(client: Client, name: str, check: Callable[[], None]) -> Iterator[Pict
             trials = picture.trials
             if study.revision != revision:
                 trials = list(client.studies.trials(name))
-            workers = [w for w in client.workers() if w.state in ("idle", "busy")]
+            workers = [c for c in client.worker_counts() if c.state in ("idle", "busy")]
             picture = Picture(study, trials, workers, _running(client, name, trials))
             revision, answered = study.revision, time.monotonic()
         except (ServerUnreachable, Unavailable):

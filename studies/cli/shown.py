@@ -11,7 +11,7 @@ from studies.trial import StudyState, TrialState
 from studies.wire import StudyView, TrialDetail, TrialView, WorkerView
 
 STUDY_COLUMNS = ("name", "state", "trials", "best", "running", "created")
-WORKER_COLUMNS = ("worker", "device", "state", "study", "trial", "host", "pid")
+WORKER_COLUMNS = ("worker", "device", "state", "study", "trial", "busy", "host", "pid")
 _UNITS = {
     "validation_loss": "nats per token",
     "train_loss": "nats per token",
@@ -34,8 +34,9 @@ def study_row(study: StudyView) -> Sequence[Any]:
 def worker_row(worker: WorkerView) -> Sequence[Any]:
     """Returns the worker's row under WORKER_COLUMNS."""
     trial = "" if worker.trial is None else str(worker.trial)
-    state, study = worker.state, worker.study
-    return (worker.name, worker.device, state, study, trial, worker.host, str(worker.pid))
+    busy = "" if worker.utilisation is None else f"{100 * worker.utilisation:.0f} %"
+    held = (worker.state, worker.study, trial, busy)
+    return (worker.name, worker.device, *held, worker.host, str(worker.pid))
 
 
 def trial_columns(study: StudyView) -> list[str]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from studies.wire import PROTOCOL
-from tests.acceptance.drawn import DRAWN, new_context, until
+from tests.acceptance.drawn import DRAWN, quiet_tab, until
 from tests.benchmarks._fill import fill, study_file
 from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Route
+    from playwright.sync_api import Browser, Page, Route
 
 pytestmark = pytest.mark.browser
 SEARCH = {
@@ -44,22 +44,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def tab(browser: Browser, server: Server) -> Iterator[Page]:
-    """One tab for all tests, signed in; nothing may be said in its console."""
-    said: list[str] = []
-
-    def hear(message: ConsoleMessage) -> None:
-        refused = "status of 422" in message.text  # Chromium says so of every refused form
-        if message.type in ("error", "warning") and not refused:
-            said.append(f"{message.type}: {message.text} {message.location}")
-
-    context = new_context(browser, viewport={"width": 1366, "height": 768})
-    page = context.new_page()
-    page.on("console", hear)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(server.client.login_link().url)
-    yield page
-    context.close()
-    assert said == []
+    """One tab for all tests."""
+    with quiet_tab(browser, server) as page:
+        yield page
 
 
 @pytest.fixture
@@ -210,7 +197,10 @@ def test_a_study_is_written_in_the_form(page: Page, server: Server) -> None:
     page.wait_for_selector("#notes li", state="detached")
     slider = page.get_by_label("learning_rate to, by slider")
     slider.focus()
+    assert slider.get_attribute("aria-valuetext") == "0.1"
     slider.press("ArrowLeft")
+    end = page.get_by_label("learning_rate to", exact=True).input_value()
+    assert slider.get_attribute("aria-valuetext") == end != "0.1"
     steps = page.locator("[name='train.steps']")
     steps.fill("0")
     page.get_by_role("button", name="Create the study").click()
@@ -267,6 +257,8 @@ def test_a_worker_is_drained_and_readmitted(page: Page, server: Server) -> None:
     assert [w.draining for w in server.client.workers() if w.name == "gpu-7"] == [True]
     page.get_by_role("button", name="Readmit gpu-7").click()
     page.wait_for_selector("#present .draining", state="detached")
+    page.get_by_role("link", name="Log of gpu-7").click()
+    page.wait_for_selector("#log >> text=this server did not start the worker")
 
 
 def test_a_brush_over_an_axis_filters_the_table_and_the_plots(page: Page) -> None:
@@ -310,7 +302,10 @@ def test_a_study_is_given_another_budget_and_a_narrower_space(page: Page, server
     dialog.get_by_label("Wall time").fill("5h")
     dialog.get_by_label("Workers").fill("3")
     dialog.get_by_role("button", name="Change").click()
+    page.wait_for_selector("#toasts >> text=of the 3 workers that it may have")
     page.wait_for_selector("#facts >> text=of 600")
+    assert "of at most 3" in page.inner_text("#facts")
+    assert page.get_attribute("#short a", "href") == "/workers#start-title"
     page.get_by_role("button", name="Narrow").click()
     dialog.get_by_label("to").first.fill("0.02")
     dialog.get_by_label("l2").uncheck()

@@ -13,6 +13,7 @@ from service.figures.data import AttemptData, LoadData
 from studies import wire
 from studies.changes import EventView
 from studies.errors import NotFound
+from studies.fleet import WorkerCount
 from studies.spec import parse_spec
 from studies.trial import Desired, Outcome, StudyState, TrialState
 
@@ -69,6 +70,8 @@ class StandIn:
         self.names, self.done, self.step, self.budget = list(names), done, step, trials
         self.state, self.revision, self.calls = StudyState.RUNNING, 1, 0
         self.description: str | None = None
+        self.seed: int | None = None  # of every trial; None: each has its own
+        self.log = "epoch 1\nthe last line of its log\n"
 
     def _state(self, number: int) -> TrialState:
         values = params(number)
@@ -95,6 +98,8 @@ class StandIn:
         said = document(name, self.budget)
         if self.description is not None:
             said["description"] = self.description
+        if self.seed is not None:
+            said["train"]["seed"] = self.seed
         states = [self._state(number) for number in range(self._count())]
         best = min(
             ((t.value, t.number) for t in self._data() if t.state == "COMPLETE"),
@@ -232,8 +237,7 @@ class StandIn:
 
     def standing(self, name: str, number: int) -> Standing:
         complete = self._data()[number].state is TrialState.COMPLETE
-        log = "epoch 1\nthe last line of its log\n"
-        return Standing(2 if complete else None, 7, 300 if complete else None, log)
+        return Standing(2 if complete else None, 7, 300 if complete else None, self.log)
 
     def trials(self, name, state=None, cursor=None, limit=1000) -> wire.Page[wire.TrialView]:
         items = [self.trial(name, number) for number in range(self._count())]
@@ -270,7 +274,7 @@ class StandIn:
     def data(self) -> list[wire.DataView]:
         return [wire.DataView(sha256="a" * 64, name="corpus.txt", bytes=12_345, created_at=NOW)]
 
-    def workers(self) -> list[wire.WorkerView]:
+    def workers(self, limit=200, *, study=None) -> list[wire.WorkerView]:
         busy = self.state == "RUNNING"
         return [
             wire.WorkerView(
@@ -286,3 +290,6 @@ class StandIn:
                 seen_at=NOW,
             )
         ]
+
+    def worker_counts(self) -> list[WorkerCount]:
+        return [WorkerCount(device=w.device, state=w.state, workers=1) for w in self.workers()]

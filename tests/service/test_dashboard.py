@@ -8,7 +8,7 @@ from plotly.offline import get_plotlyjs_version
 
 from service.routes import assets
 from service.routes.summary import Summary, spark
-from service.routes.templating import TEMPLATES, duration, number, spelled
+from service.routes.templating import TEMPLATES, duration, number, percent, spelled
 from studies.recipe import Recipe
 from studies.trial import StudyState, TrialState
 from tests.service.pages import EVIL, Tags
@@ -304,6 +304,7 @@ def test_another_plotly_has_another_address(monkeypatch):
 
 
 def test_numbers_and_durations_in_words():
+    assert [percent(part) for part in (None, 0.0, 0.666, 1.0)] == ["–", "0 %", "67 %", "100 %"]
     assert [number(v) for v in (None, 3, 0.00123456, "l1", True)] == [
         "–",
         "3",

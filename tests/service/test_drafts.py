@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -10,8 +12,10 @@ from service.routes.drafts import _PARTS, fields
 from service.tuning import preview
 from studies.errors import InvalidInput
 from studies.files import catalog, read_document
+from studies.recipe import KNOBS
 from studies.space import Entry, build
 from studies.spec import StudySpec, parse_spec
+from tests.harness.process import ROOT
 from tests.service.world import World, spec
 
 SEARCH = {
@@ -76,12 +80,19 @@ def test_what_is_wrong_is_named(small_world: World) -> None:
         draft(small_world.ctx, [])
 
 
-@pytest.mark.parametrize("name", catalog())
-def test_the_form_says_what_a_ready_study_says(name: str) -> None:
-    document = read_document(catalog()[name])
+FILES = [*catalog().values(), *sorted((ROOT / "studies" / "examples").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_form_says_what_a_ready_study_says(path: Path) -> None:
+    document = read_document(path)
     study = parse_spec(document)
-    found = [field for section in ("data", "model", "train") for field in fields(section, document)]
+    sections = ("data", "model", "train", "own")
+    found = [field for section in sections for field in fields(section, document)]
     assert {field.knob.name for field in found if field.mode != "fixed"} == set(study.search)
+    own = {field.knob.name for field in found if field.own}
+    assert own == set(study.search) - set(KNOBS)
+    assert all(field.whole for field in found if field.knob.name == "units")
     steps = next(field for field in found if field.path == "train.steps")
     assert int(steps.value) == study.train.steps
 
@@ -94,6 +105,17 @@ def test_the_form_begins_with_ranges_that_the_knobs_may_have(kind: str) -> None:
     for name, field in numbers.items():
         build({name: Entry(**{kind: field.ends})})
         assert 0 < field.ends[0] < field.ends[1], name
+
+
+def test_the_form_has_a_place_for_all_that_an_entry_may_say() -> None:
+    entry = {"uniform": [0.0, 0.4], "step": 0.1, "when": {"optimizer": "sgd"}}
+    found = {f.knob.name: f for f in fields("train", {"search": {"momentum": entry}})}
+    places = {"log", "uniform", "choice", *found["momentum"].extras}
+    assert places == set(Entry.model_fields)
+    said = {"step": "0.1", "points": "", "when": '{"optimizer": "sgd"}'}
+    assert found["momentum"].extras == said
+    assert found["learning_rate"].extras == dict.fromkeys(said, "")
+    assert found["optimizer"].extras == {"when": ""}
 
 
 def test_the_form_has_a_place_for_every_part_of_a_study_file() -> None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -248,3 +249,8 @@ def test_the_log_of_a_launched_worker_is_served(make_server) -> None:
     wait_for(lambda: "is ready" in server.client.worker_log(worker.name), 20, "line in the log")
     with pytest.raises(NotFound, match="did not start it"):
         server.client.http.request("GET", "/workers/99/log")
+    with httpx.Client(headers={"Authorization": f"Bearer {server.token}"}) as browser:
+        page = browser.get(f"{server.url}/workers/{worker.id}/log").text
+        assert "is ready" in page
+        assert f'href="/api/v1/workers/{worker.id}/log"' in page
+        assert browser.get(f"{server.url}/workers/99/log").status_code == 404

@@ -22,6 +22,17 @@ def test_a_trials_page_says_why_it_ended_its_rank_and_what_can_be_done(client, r
     assert "Cancel the trial" not in said(complete)
 
 
+def test_a_trials_page_says_when_its_log_comes_and_which_seed_a_rerun_has(client, read):
+    def page(number):
+        return client.get(f"/studies/quickstart/trials/{number}").text
+
+    assert "the same values, another seed." in page(2)
+    read.seed, read.log = 7, ""
+    assert "the same values and seed." in page(2)
+    assert "Nothing was logged." in page(2)
+    assert "Nothing yet: what a worker logs" in page(11)
+
+
 def test_compared_trials_show_what_differs(client):
     page = client.get(
         "/studies/quickstart/compare", params={"trials": f"2,3,2,{EVIL},999999999999"}

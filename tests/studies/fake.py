@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from studies import errors, wire
+from studies.fleet import WorkerCount
 from studies.spec import parse_spec
 from studies.trial import Desired, Outcome, StudyState, TrialState
 
@@ -123,6 +125,10 @@ class FakeServer:
         self.studies[document["name"]] = study(document)
         return self.studies[document["name"]]
 
+    def counted(self) -> list[WorkerCount]:
+        counts = Counter((worker.device, worker.state) for worker in self.workers)
+        return [WorkerCount(device=d, state=s, workers=n) for (d, s), n in counts.items()]
+
     def answer(self, method: str, path: str, query: str, body: bytes) -> Any:
         """Returns the JSON values of an answer, or raises the error that it is."""
         for verb, pattern, function in _ROUTES:
@@ -191,6 +197,7 @@ _ROUTES: list[tuple[str, str, Callable[..., Any]]] = [
     ("GET", f"{_STUDY}/best", lambda f, b, n: _best(f, n)),
     ("POST", f"{_STUDY}/([a-z]+)", lambda f, b, n, a: _act(f, n, a)),
     ("GET", "/api/v1/workers", lambda f, b: f.workers),
+    ("GET", "/api/v1/worker-counts", lambda f, b: f.counted()),
     ("GET", "/api/v1/workers/1/log", lambda f, b: "a line"),
     ("GET", "/api/v1/worker-command", lambda f, b: COMMAND),
     ("GET", "/api/v1/data", lambda f, b: list(f.data.values())),

@@ -251,7 +251,7 @@ def test_workers_login_and_catalog(run: Run, fake: FakeServer) -> None:
     fake.workers = [
         wire.WorkerView(
             id=1, name="w1", host="h", pid=7, device="cpu", state="busy", study="small", trial=0,
-            registered_at=NOON, seen_at=NOON,
+            utilisation=0.5, registered_at=NOON, seen_at=NOON,
         )
     ]  # fmt: skip
     assert run("workers").out.splitlines()[1].split() == [
@@ -260,9 +260,12 @@ def test_workers_login_and_catalog(run: Run, fake: FakeServer) -> None:
         "busy",
         "small",
         "0",
+        "50",
+        "%",
         "h",
         "7",
     ]
+    assert run("workers").err == "1 worker, 1 busy\n"
     assert "a line" in run("workers", "--log", "w1").out
     assert run("workers", "--log", "w2").code == 3
     ran = run("worker-command")

@@ -18,16 +18,14 @@ from studies.cli.live import drawn
 from studies.cli.looks import Picture, looks
 from studies.cli.output import spark
 from studies.client import Client
+from studies.fleet import WorkerCount
 from studies.trial import StudyState, TrialState
 from tests.harness.process import PATIENCE
 from tests.studies.conftest import Run
 from tests.studies.documents import small
-from tests.studies.fake import NOON, FakeServer, study, trial
+from tests.studies.fake import FakeServer, study, trial
 
-WORKER = wire.WorkerView(
-    id=1, name="w1", host="h", pid=7, device="H100", state="busy", study="small", trial=2,
-    registered_at=NOON, seen_at=NOON,
-)  # fmt: skip
+WORKER = WorkerCount(device="H100", state="busy", workers=1)
 
 
 def curve(*values: float) -> list[wire.Point]:
@@ -112,7 +110,7 @@ def test_the_live_view_shows_progress_best_workers_and_running_curves() -> None:
     for said in ("small", "2/6", "best 2.0000 (trial 1)", "2:05", "about 4:10 left"):
         assert said in first
     assert "best so far █▁ 2.5000 to 2.0000" in text
-    assert "1 worker (1 H100), 1 busy, 500 tokens/s" in text
+    assert "1 worker, 1 busy; 1 GPU (1 H100), 500 tokens/s" in text
     row = next(line for line in rest if line.startswith("2 "))
     for said in ("w1", "3/4", "█▅▁", "learning_rate 0.01"):
         assert said in row
