@@ -12,6 +12,7 @@ from service.figures import style
 from service.figures.data import (
     MAX_POINTS,
     MIN_CURVE_POINTS,
+    AttemptData,
     Point,
     StudyData,
     TrialData,
@@ -20,6 +21,7 @@ from service.figures.data import (
     thin,
     window,
 )
+from service.figures.resumes import add_resumes
 
 XT = TypeVar("XT", int, float)
 _MARKED: Final = 400  # points up to which each is marked; a single report shows only so
@@ -103,15 +105,23 @@ def curves(study: StudyData, x: Axis = "step") -> go.Figure:
     return figure.update_layout(xaxis={"title": {"text": _TITLES[x]}, "rangemode": "tozero"})
 
 
-def trial_curve(metrics: Mapping[str, Sequence[Point]], baseline: float | None) -> go.Figure:
-    """Returns one trial's curves, the first metric in front.
+def trial_curve(
+    metrics: Mapping[str, Sequence[Point]],
+    baseline: float | None,
+    attempts: Sequence[AttemptData] = (),
+) -> go.Figure:
+    """Returns one trial's curves, the first metric in front, and where attempts went on.
 
     Args:
         metrics: (step, value) by name of the metric; metrics of one unit.
         baseline: see StudyData.
+        attempts: of the trial, in their order.
     """
     named = {style.words(name): points for name, points in metrics.items()}
-    return several(named, next(iter(metrics), ""), baseline, roles=("complete", "waiting"))
+    figure = several(named, next(iter(metrics), ""), baseline, roles=("complete", "waiting"))
+    steps = (step for points in metrics.values() for step, _ in points)
+    add_resumes(figure, attempts, max(steps, default=0))
+    return figure
 
 
 def several(

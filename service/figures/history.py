@@ -84,7 +84,7 @@ def history(study: StudyData) -> go.Figure:
     style.value_axis(figure, study.metric, data.range, data.outside)
     figure.update_layout(
         xaxis={"title": {"text": "trial"}, "tickformat": "d", **_whole_ticks(study)},
-        yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+        yaxis2=style.HEIGHT_AXIS,
     )
     return figure
 

@@ -25,6 +25,8 @@ COLOURS: Final = {
     "baseline": "#7c4dbd",
 }
 CROWD: Final = 200  # points or curves of one role that hide one another; by eye
+# A second axis over that of the values, for what stands at a part of the plot's height [0, 1].
+HEIGHT_AXIS: Final = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
 INK: Final = "#3d4759"
 GRID: Final = "#e3e7ee"
 FONT: Final = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', sans-serif"

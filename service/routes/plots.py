@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.dispatch.reading import Reading
 from service.figures import FIGURES, Options, trial_curve
-from service.figures.data import Point
+from service.figures.data import AttemptData, Point
 from service.routes.brushing import Brushes, brushed
 from service.routes.reading import Read
 from studies import wire
@@ -86,13 +86,14 @@ def _version(read: Reading, name: str, kind: str) -> str:
 
 @router.get("/trials/{number}/figure", response_class=Response, responses={200: ANSWERS[200]})
 def get_trial_figure(name: str, number: int, read: Read) -> Response:
-    """Returns the trial's learning curve as plotly JSON."""
+    """Returns the trial's learning curve as plotly JSON, with a line where an attempt went on."""
     trial = read.trial(name, number)
     metric = StudySpec.model_validate(read.study(name).spec).objective.metric
     metrics = _LOSSES if metric in _LOSSES else (metric,)
     baseline = read.watch.baseline(name) if "validation_loss" in metrics else None
     curves = {metric: points(trial.curve, metric) for metric in metrics}
-    figure = trial_curve({metric: found for metric, found in curves.items() if found}, baseline)
+    curves = {metric: found for metric, found in curves.items() if found}
+    figure = trial_curve(curves, baseline, [_attempt(number, one) for one in trial.attempts])
     return Response(figure.to_json(), media_type=JSON, headers={"Cache-Control": "no-cache"})
 
 
@@ -114,6 +115,18 @@ def _drawn(
     if FIGURES[kind].loads:
         data = replace(data, loads=read.watch.loads(name))
     return FIGURES[kind].json(brushed(data, brushes), options)
+
+
+def _attempt(number: int, view: wire.AttemptView) -> AttemptData:
+    return AttemptData(
+        number=number,
+        attempt=view.attempt,
+        worker=view.worker,
+        started=view.started_at,
+        ended=view.ended_at,
+        outcome=view.outcome,
+        start_step=view.start_step,
+    )
 
 
 def points(curve: Sequence[wire.Point], metric: str) -> list[Point]:

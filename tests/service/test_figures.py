@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import service
 from service.figures import FIGURES, Options, StudyData, TrialData, trial_curve
 from service.figures.curves import curves_data, thin_curve
-from service.figures.data import MAX_POINTS, MAX_TRIALS, finite, thin, window
+from service.figures.data import MAX_POINTS, MAX_TRIALS, AttemptData, finite, thin, window
 from service.figures.history import history_data
 from service.figures.importances import importances_data
 from service.figures.slices import slices_data
@@ -30,6 +31,7 @@ SPACE = build(
 )
 COMPLETE, PRUNED, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING
 FAILED = TrialState.FAILED
+BEGUN = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 
 
 def trial(number, state=COMPLETE, value=None, curve=(), **params):
@@ -227,6 +229,33 @@ def test_a_trial_shows_its_metrics_and_the_baseline():
     ]
     assert list(figure.data[0].y) == [3.0]
     assert trial_curve({}, None).data == ()
+
+
+def test_a_trials_curve_shows_where_attempts_went_on_and_what_had_ended_them():
+    def attempt(number, step, outcome="lost"):
+        return AttemptData(0, number, f"w{number}", BEGUN, BEGUN, outcome, step)
+
+    curve = {"validation_loss": [(10, 3.0), (100, 2.0)]}
+    attempts = [attempt(1, 0), attempt(2, 20, "preempted"), attempt(3, 80, None)]
+    figure = trial_curve(curve, None, attempts)
+    line = figure.data[-1]
+    assert [x for x in dict.fromkeys(line.x) if x is not None] == [20, 80]
+    assert line.text[0] == "attempt 2 on w2, from step 20, after lost"
+    labels = [(note.text, note.x, note.xanchor) for note in figure.layout.annotations]
+    assert labels == [
+        ("attempt 2, after lost", 20, "left"),
+        ("attempt 3, after preempted", 80, "right"),  # there is no room to the right of it
+    ]
+    assert len(trial_curve(curve, None, attempts[:1]).data) == 1
+
+
+def test_the_labels_of_many_attempts_do_not_lie_over_one_another():
+    attempts = [AttemptData(0, n, "w", BEGUN, BEGUN, "lost", 7) for n in range(1, 41)]
+    figure = trial_curve({"validation_loss": [(10, 3.0)]}, None, attempts)
+    notes = figure.layout.annotations
+    assert [note.text for note in notes] == [f"attempt {n}, after lost" for n in range(33, 41)]
+    assert len({note.yshift for note in notes}) == len(notes)
+    assert figure.data[-1].x.count(None) == 39
 
 
 def test_every_state_has_a_colour_and_the_page_has_the_same():
