@@ -26,7 +26,18 @@ from service.figures.resumes import add_resumes
 XT = TypeVar("XT", int, float)
 _MARKED: Final = 400  # points up to which each is marked; a single report shows only so
 FEW: Final = ("complete", "running", "best", "failed", "baseline", "waiting")  # colours in turn
-_BACK_TO_FRONT: Final = ("cancelled", "failed", "pruned", "waiting", "paused", "complete")
+_BACK_TO_FRONT: Final = (
+    "cancelled",
+    "failed",
+    "diverged",
+    "pruned",
+    "waiting",
+    "paused",
+    "complete",
+    "running",
+    "best",
+)
+_FAINT: Final = ("pruned", "cancelled", "failed", "diverged")
 
 
 Axis = Literal["step", "tokens", "seconds"]
@@ -62,13 +73,12 @@ def curves_data(study: StudyData, x: Axis = "step") -> Curves:
     curves = [
         Curve(
             number=trial.number,
-            role="best" if trial is best else style.role_of(trial.state),
+            role="best" if trial is best else style.role_of(trial),
             points=thin_curve(_over(trial, x), room),
         )
         for trial in trials
     ]
-    order = (*_BACK_TO_FRONT, "running", "best")
-    curves.sort(key=lambda curve: (order.index(curve.role), curve.number))
+    curves.sort(key=lambda curve: (_BACK_TO_FRONT.index(curve.role), curve.number))
     values = [value for curve in curves for _, value in curve.points]
     reference = [] if study.baseline is None else [study.baseline]
     return Curves(curves, study.baseline, window([*values, *reference], study.direction))
@@ -168,10 +178,11 @@ def _trace(role: str, curves: Sequence[Curve], *, marked: bool) -> go.Scatter:
         role,
         name,
         width={"best": 3.0, "running": 2.2}.get(role, 1.4),
+        dash="dot" if role == "diverged" else "solid",
         mode="lines+markers" if marked or role == "running" else "lines",
         marker={"size": 6 if role == "best" else 4, "color": style.COLOURS[role]},
         showlegend=bool(curves),
-        opacity=0.25 if crowd else 0.55 if role in ("pruned", "cancelled", "failed") else 0.85,
+        opacity=0.25 if crowd else 0.55 if role in _FAINT else 0.85,
         x=x,
         y=y,
         customdata=numbers,

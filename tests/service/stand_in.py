@@ -177,6 +177,7 @@ class StandIn:
                     spent=tuple((step * 2_048, step * 0.04) for step, _ in curve),
                     step=curve[-1][0] if curve else 0,
                     max_step=300,
+                    diverged=state is TrialState.FAILED,
                     started=begun,
                     ended=begun + timedelta(seconds=13) if state.terminal else None,
                 )

@@ -34,8 +34,8 @@ FAILED = TrialState.FAILED
 BEGUN = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 
 
-def trial(number, state=COMPLETE, value=None, curve=(), **params):
-    return TrialData(number, state, params, value, tuple(curve))
+def trial(number, state=COMPLETE, value=None, curve=(), diverged=False, **params):
+    return TrialData(number, state, params, value, tuple(curve), diverged=diverged)
 
 
 def study(*trials, **more):
@@ -82,11 +82,22 @@ def test_history_keeps_the_states_apart():
             trial(0, value=3.0),
             trial(1, PRUNED, value=5.0),
             trial(2, RUNNING, curve=[(1, 6.0), (2, 5.5)]),
-            trial(3, FAILED, curve=[(1, math.nan)]),
+            trial(3, FAILED, curve=[(1, math.nan)], diverged=True),
+            trial(4, FAILED),
         )
     )
-    assert data.points == {COMPLETE: [(0, 3.0)], PRUNED: [(1, 5.0)], RUNNING: [(2, 5.5)]}
-    assert data.without[FAILED] == [3]
+    assert data.points == {"complete": [(0, 3.0)], "pruned": [(1, 5.0)], "running": [(2, 5.5)]}
+    assert data.without == {"failed": [4], "diverged": [3]}
+
+
+def test_diverged_trials_are_told_apart_from_other_failures():
+    failed = trial(1, FAILED, curve=[(1, 3.0)])
+    diverged = trial(2, FAILED, curve=[(1, 4.0), (2, math.nan)], diverged=True)
+    some = study(trial(0, value=2.0, curve=[(1, 3.0), (2, 2.0)]), failed, diverged)
+    for kind, symbol in (("history", "marker.symbol"), ("curves", "line.dash")):
+        traces = {trace.name: trace for trace in FIGURES[kind].draw(some).data}
+        assert traces["diverged"].meta["role"] == "diverged"
+        assert traces["diverged"][symbol] != traces["failed"][symbol]
 
 
 def test_only_a_complete_trial_is_the_best():
@@ -209,8 +220,8 @@ def test_a_large_study_stays_small_and_keeps_its_best():
         for number in range(10_000)
     ]
     data = study(*many)
-    assert len(history_data(data).points[COMPLETE]) == MAX_TRIALS
-    assert (4_321, 2.0) in history_data(data).points[COMPLETE]
+    assert len(history_data(data).points["complete"]) == MAX_TRIALS
+    assert (4_321, 2.0) in history_data(data).points["complete"]
     curves = curves_data(data).curves
     assert sum(len(curve.points) for curve in curves) <= MAX_POINTS
     assert curves[-1].number == 4_321
@@ -263,6 +274,10 @@ def test_every_state_has_a_colour_and_the_page_has_the_same():
     css = Path(service.__file__).parent.joinpath("static/style.css").read_text()
     light = css.split("prefers-color-scheme: dark")[0]
     assert dict(re.findall(r"--plot-([a-z]+): (#[0-9a-f]{6});", light)) == COLOURS
+    dark = dict(re.findall(r"--plot-([a-z]+): (#[0-9a-f]{6});", css.removeprefix(light)))
+    assert dark.keys() == COLOURS.keys()
+    for colours in (COLOURS, dark):
+        assert colours["diverged"] not in (colours[role] for role in COLOURS if role != "diverged")
 
 
 def test_finite_passes_only_finite_numbers():
