@@ -12,8 +12,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.dispatch.reading import Reading
 from service.figures import FIGURES, Options, trial_curve
+from service.figures.brushes import brushed
 from service.figures.data import AttemptData, Point
-from service.routes.brushing import Brushes, brushed
+from service.routes.brushing import Brushes
 from service.routes.reading import Read
 from studies import wire
 from studies.errors import NotFound
@@ -109,7 +110,7 @@ def _drawn(
     """Returns the figure of the study as it was at the version, or later."""
     data = read.watch.snapshot(name).data
     if FIGURES[kind].ranks:
-        data = replace(data, importances=read.watch.importances(name))
+        data = replace(data, importances=read.watch.importances(name, brushes))
     if FIGURES[kind].attempts:
         data = replace(data, attempts=read.watch.attempts(name))
     if FIGURES[kind].loads:

@@ -247,9 +247,9 @@ class StandIn:
             raise NotFound("no trial is complete yet")
         return self.trial(name, view.best.number)
 
-    def importances(self, name: str) -> dict[str, float]:
+    def importances(self, name: str, brushes: tuple[str, ...] = ()) -> dict[str, float]:
         known = {"learning_rate": 0.71, "regularizer": 0.13, "dropout": 0.09, "precision": 0.02}
-        return known if self.done > 4 else {}
+        return {"dropout": 0.8} if brushes else known if self.done > 4 else {}
 
     def baseline(self, name: str) -> float | None:
         return 3.31
