@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from service.dispatch.context import Context
 from service.dispatch.views import moment
+from service.figures.brushes import within
 from service.figures.data import AttemptData, LoadData, StudyData, TrialData
 from service.figures.kept import Cursor, Kept, Told
 from service.store import attempts, reports, studies, trials
@@ -31,7 +32,16 @@ ANEW: Final = 50_000  # reports behind: a view so old is made anew
 OVERLAP: Final = 1_000  # reports looked at again where several writers commit out of order
 RANKED: Final = 1_000  # trials that importances are computed from: 10,000 take 8 s (measured)
 SHOWN: Final = 1_000  # attempts of a timeline
+BRUSHED: Final = 8  # rankings that a view keeps: of all trials, and of those in the last brushes
 GROWN: Final = 1.05  # importances are computed again when so many more trials are over
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Importances, and how many trials were over when they were computed."""
+
+    importances: dict[str, float]
+    over: int
 
 
 @dataclass
@@ -42,8 +52,7 @@ class View:
     spec: StudySpec
     kept: Kept
     baseline: float | None = None
-    importances: dict[str, float] = field(default_factory=dict)
-    ranked: int = 0  # trials that were over when importances were computed
+    rankings: dict[tuple[str, ...], Ranking] = field(default_factory=dict)  # by brushes
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -98,13 +107,21 @@ class Watch:
             self._refresh(view)
             return Changes(view.kept.cursor, view.kept.tick, view.kept.since(cursor))
 
-    def importances(self, name: str) -> dict[str, float]:
-        """Returns how much each searched knob mattered; empty while too little is known."""
+    def importances(self, name: str, brushes: tuple[str, ...] = ()) -> dict[str, float]:
+        """Returns how much each searched knob mattered; empty while too little is known.
+
+        Args:
+            name: of the study.
+            brushes: the trials within them alone count (figures/brushes.py).
+        """
         snapshot, view = self.snapshot(name), self._view(name)
-        over = [trial for trial in snapshot.data.trials if trial.state in TERMINAL]
-        if len(over) > GROWN * view.ranked or (view.ranked == 0 and over):
-            view.importances, view.ranked = _importances(view.spec, over), len(over)
-        return view.importances
+        over = [trial for trial in within(snapshot.data, brushes) if trial.state in TERMINAL]
+        known = view.rankings.get(brushes, Ranking({}, 0))
+        if len(over) > GROWN * known.over:
+            known = Ranking(_importances(view.spec, over), len(over))
+            kept = list(view.rankings.items())[1 - BRUSHED :]
+            view.rankings = {**dict(kept), brushes: known}
+        return known.importances
 
     def attempts(self, name: str) -> list[AttemptData]:
         """Returns the study's latest attempts."""
@@ -137,7 +154,8 @@ class Watch:
             view = self._views.get(study_id)
             if view is None:
                 view = self._views[study_id] = View(study_id, spec, Kept(spec.objective.direction))
-            view.spec = spec  # its space may have been narrowed
+            if view.spec is not spec:  # its space may have been narrowed: brushes mean others
+                view.spec, view.rankings = spec, {}
             self._views.move_to_end(study_id)
             while len(self._views) > 1 and sum(v.kept.weight for v in self._views.values()) > ROOM:
                 self._views.popitem(last=False)
@@ -174,7 +192,6 @@ class Watch:
             direction=view.spec.objective.direction,
             baseline=view.baseline,
             rungs=_rungs(view.spec),
-            importances=view.importances,
         )
         return Snapshot(view.kept.cursor, data)
 

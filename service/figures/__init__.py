@@ -15,6 +15,7 @@ from service.figures.contour import contour
 from service.figures.curves import Axis, curves, several, trial_curve
 from service.figures.data import Point, StudyData, TrialData
 from service.figures.devices import devices
+from service.figures.distribution import distribution
 from service.figures.history import history
 from service.figures.importances import importances
 from service.figures.parallel import parallel
@@ -92,6 +93,7 @@ FIGURES: Final[Mapping[str, FigureSpec]] = {
     "contour": FigureSpec("The two that matter most", contour, ranks=True),
     "pareto": FigureSpec("Loss against time", pareto),
     "slices": FigureSpec("Each knob on its own", slices, takes=("columns",)),
+    "distribution": FigureSpec("Empirical distribution", distribution),
     "timeline": FigureSpec("Attempts by worker", timeline, attempts=True),
     "devices": FigureSpec("Throughput and memory by device", devices, loads=True),
     "rungs": FigureSpec("Rungs of the scheduler", rungs),

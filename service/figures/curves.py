@@ -12,6 +12,7 @@ from service.figures import style
 from service.figures.data import (
     MAX_POINTS,
     MIN_CURVE_POINTS,
+    AttemptData,
     Point,
     StudyData,
     TrialData,
@@ -20,11 +21,23 @@ from service.figures.data import (
     thin,
     window,
 )
+from service.figures.resumes import add_resumes
 
 XT = TypeVar("XT", int, float)
 _MARKED: Final = 400  # points up to which each is marked; a single report shows only so
 FEW: Final = ("complete", "running", "best", "failed", "baseline", "waiting")  # colours in turn
-_BACK_TO_FRONT: Final = ("cancelled", "failed", "pruned", "waiting", "paused", "complete")
+_BACK_TO_FRONT: Final = (
+    "cancelled",
+    "failed",
+    "diverged",
+    "pruned",
+    "waiting",
+    "paused",
+    "complete",
+    "running",
+    "best",
+)
+_FAINT: Final = ("pruned", "cancelled", "failed", "diverged")
 
 
 Axis = Literal["step", "tokens", "seconds"]
@@ -60,13 +73,12 @@ def curves_data(study: StudyData, x: Axis = "step") -> Curves:
     curves = [
         Curve(
             number=trial.number,
-            role="best" if trial is best else style.role_of(trial.state),
+            role="best" if trial is best else style.role_of(trial),
             points=thin_curve(_over(trial, x), room),
         )
         for trial in trials
     ]
-    order = (*_BACK_TO_FRONT, "running", "best")
-    curves.sort(key=lambda curve: (order.index(curve.role), curve.number))
+    curves.sort(key=lambda curve: (_BACK_TO_FRONT.index(curve.role), curve.number))
     values = [value for curve in curves for _, value in curve.points]
     reference = [] if study.baseline is None else [study.baseline]
     return Curves(curves, study.baseline, window([*values, *reference], study.direction))
@@ -103,15 +115,23 @@ def curves(study: StudyData, x: Axis = "step") -> go.Figure:
     return figure.update_layout(xaxis={"title": {"text": _TITLES[x]}, "rangemode": "tozero"})
 
 
-def trial_curve(metrics: Mapping[str, Sequence[Point]], baseline: float | None) -> go.Figure:
-    """Returns one trial's curves, the first metric in front.
+def trial_curve(
+    metrics: Mapping[str, Sequence[Point]],
+    baseline: float | None,
+    attempts: Sequence[AttemptData] = (),
+) -> go.Figure:
+    """Returns one trial's curves, the first metric in front, and where attempts went on.
 
     Args:
         metrics: (step, value) by name of the metric; metrics of one unit.
         baseline: see StudyData.
+        attempts: of the trial, in their order.
     """
     named = {style.words(name): points for name, points in metrics.items()}
-    return several(named, next(iter(metrics), ""), baseline, roles=("complete", "waiting"))
+    figure = several(named, next(iter(metrics), ""), baseline, roles=("complete", "waiting"))
+    steps = (step for points in metrics.values() for step, _ in points)
+    add_resumes(figure, attempts, max(steps, default=0))
+    return figure
 
 
 def several(
@@ -158,10 +178,11 @@ def _trace(role: str, curves: Sequence[Curve], *, marked: bool) -> go.Scatter:
         role,
         name,
         width={"best": 3.0, "running": 2.2}.get(role, 1.4),
+        dash="dot" if role == "diverged" else "solid",
         mode="lines+markers" if marked or role == "running" else "lines",
         marker={"size": 6 if role == "best" else 4, "color": style.COLOURS[role]},
         showlegend=bool(curves),
-        opacity=0.25 if crowd else 0.55 if role in ("pruned", "cancelled", "failed") else 0.85,
+        opacity=0.25 if crowd else 0.55 if role in _FAINT else 0.85,
         x=x,
         y=y,
         customdata=numbers,

@@ -61,7 +61,7 @@ class TrialData:
 
 @dataclass(frozen=True, slots=True)
 class AttemptData:
-    """One attempt, as the timeline sees it; `outcome` is None while it is live."""
+    """One attempt, as figures see it; `outcome` is None while it is live."""
 
     number: int
     attempt: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import ItemsView, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,8 +28,8 @@ class History:
     """The points and lines of the figure.
 
     Attributes:
-        points: (number, value) by state; a trial that is not over stands at its last report.
-        without: numbers of the trials that ended without a value, by state.
+        points: (number, value) by role; a trial that is not over stands at its last report.
+        without: numbers of the trials that ended without a value, by role.
         best: (number, best value so far): a point at each record, and one at the last trial.
         winner: the best trial.
         baseline: see StudyData; None too where it is out of range: it would flatten the rest.
@@ -37,8 +37,8 @@ class History:
         outside: how many points lie outside it.
     """
 
-    points: dict[TrialState, list[Point]]
-    without: dict[TrialState, list[int]]
+    points: dict[str, list[Point]]
+    without: dict[str, list[int]]
     best: list[Point]
     winner: Point | None
     baseline: float | None
@@ -50,13 +50,12 @@ def history_data(study: StudyData) -> History:
     """Returns what the figure shows, at most MAX_TRIALS points with and without a value each."""
     valued = shown(study, lambda t: t.state in _VALUED and t.score is not None)
     lost = shown(study, lambda t: t.state in _VALUELESS)
-    points = {state: _points(valued, state) for state in _VALUED}
-    values = [value for group in points.values() for _, value in group]
+    values = [trial.score for trial in valued if trial.score is not None]
     span = window(values, study.direction)
     return History(
-        points={state: group for state, group in points.items() if group},
-        without={state: [t.number for t in lost if t.state is state] for state in _VALUELESS},
-        best=_best_so_far(study, points[TrialState.COMPLETE]),
+        points={role: _points(own) for role, own in _by_role(valued, _VALUED)},
+        without={role: [t.number for t in own] for role, own in _by_role(lost, _VALUELESS)},
+        best=_best_so_far(study, _points(t for t in valued if t.state is TrialState.COMPLETE)),
         winner=_winner(study),
         baseline=study.baseline if _within(study.baseline, span) else None,
         range=span,
@@ -68,11 +67,10 @@ def history(study: StudyData) -> go.Figure:
     """Returns the optimisation history."""
     data = history_data(study)
     figure = style.figure(340)
-    for state, points in data.points.items():
-        figure.add_trace(_dots(style.role_of(state), state.value.lower(), points))
-    for state, numbers in data.without.items():
-        if numbers:
-            figure.add_trace(_rug(style.role_of(state), state.value.lower(), numbers))
+    for role, points in data.points.items():
+        figure.add_trace(_dots(role, role, points))
+    for role, numbers in data.without.items():
+        figure.add_trace(_rug(role, role, numbers))
     if data.best:
         x, y = zip(*data.best, strict=True)
         figure.add_trace(
@@ -84,7 +82,7 @@ def history(study: StudyData) -> go.Figure:
     style.value_axis(figure, study.metric, data.range, data.outside)
     figure.update_layout(
         xaxis={"title": {"text": "trial"}, "tickformat": "d", **_whole_ticks(study)},
-        yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+        yaxis2=style.HEIGHT_AXIS,
     )
     return figure
 
@@ -93,8 +91,18 @@ def _within(value: float | None, span: tuple[float, float] | None) -> bool:
     return value is not None and span is not None and span[0] <= value <= span[1]
 
 
-def _points(trials: Sequence[TrialData], state: TrialState) -> list[Point]:
-    return [(t.number, t.score) for t in trials if t.state is state and t.score is not None]
+def _by_role(
+    trials: Sequence[TrialData], states: Sequence[TrialState]
+) -> ItemsView[str, list[TrialData]]:
+    """Returns the trials of each role, those of the first state first."""
+    found: dict[str, list[TrialData]] = {}
+    for trial in sorted(trials, key=lambda trial: (states.index(trial.state), trial.diverged)):
+        found.setdefault(style.role_of(trial), []).append(trial)
+    return found.items()
+
+
+def _points(trials: Iterable[TrialData]) -> list[Point]:
+    return [(t.number, t.score) for t in trials if t.score is not None]
 
 
 def _winner(study: StudyData) -> Point | None:

@@ -78,7 +78,7 @@ def rates(study: StudyData) -> go.Figure:
     style.value_axis(figure, study.metric, span)
     figure.update_layout(
         xaxis={"title": {"text": "learning rate"}, "type": "log", "exponentformat": "e"},
-        yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
+        yaxis2=style.HEIGHT_AXIS,
     )
     return figure
 

@@ -39,7 +39,7 @@ def slices_data(study: StudyData) -> list[Panel]:
         points: dict[str, list[Cell]] = {"pruned": [], "complete": [], "best": []}
         for trial in trials:
             if param.name in trial.params and trial.score is not None:
-                role = "best" if trial is best else style.role_of(trial.state)
+                role = "best" if trial is best else style.role_of(trial)
                 value = trial.params[param.name]
                 points[role].append((_cell(param, value), trial.score, trial.number))
         panels.append(Panel(param.name, axis_of(param), points))

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from studies.trial import TrialState
+from service.figures.data import TrialData
 
 COLOURS: Final = {
     "best": "#0b7a53",
@@ -21,10 +21,20 @@ COLOURS: Final = {
     "paused": "#7a86a0",
     "pruned": "#97a0b0",
     "failed": "#c2323f",
+    "diverged": "#a0268f",
     "cancelled": "#97a0b0",
     "baseline": "#7c4dbd",
 }
+_SYMBOLS: Final = {
+    "best": "star",
+    "failed": "x",
+    "diverged": "triangle-up",
+    "cancelled": "x",
+    "running": "circle-open",
+}
 CROWD: Final = 200  # points or curves of one role that hide one another; by eye
+# A second axis over that of the values, for what stands at a part of the plot's height [0, 1].
+HEIGHT_AXIS: Final = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
 INK: Final = "#3d4759"
 GRID: Final = "#e3e7ee"
 FONT: Final = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', 'Noto Sans', sans-serif"
@@ -42,9 +52,9 @@ TEMPLATE: Final = go.layout.Template(
 )
 
 
-def role_of(state: TrialState) -> str:
-    """Returns the role that a trial of this state is drawn in."""
-    return state.value.lower()
+def role_of(trial: TrialData) -> str:
+    """Returns the role that the trial is drawn in: its state, or what kind of failure it was."""
+    return "diverged" if trial.diverged else trial.state.value.lower()
 
 
 def figure(height: int, **layout: Any) -> go.Figure:
@@ -61,11 +71,10 @@ def figure(height: int, **layout: Any) -> go.Figure:
 def dots(role: str, name: str, **trace: Any) -> go.Scatter:
     """Returns a trace of points in the colour of the role; a crowd of them is drawn lighter."""
     crowd = len(trace["x"]) > CROWD
-    symbol = {"best": "star", "failed": "x", "cancelled": "x", "running": "circle-open"}
     marker = {
         "color": COLOURS[role],
         "size": 13 if role == "best" else 5 if crowd else 7,
-        "symbol": symbol.get(role, "circle"),
+        "symbol": _SYMBOLS.get(role, "circle"),
         "opacity": 0.5 if crowd else 0.75 if role in ("pruned", "cancelled") else 0.9,
     }
     return go.Scatter(mode="markers", name=name, marker=marker, meta={"role": role}, **trace)

@@ -137,6 +137,10 @@ def _marks(
             f"M{x - h:.1f} {y - h:.1f}l{size} {size}m0 {-size}l{-size} {size}" for x, y in there
         )
         return f'<path d="{d}" stroke="{color}" stroke-width="2" fill="none"{faint}/>'
+    if symbol == "triangle-up":
+        h = size / 2
+        d = "".join(f"M{x - h:.1f} {y + h:.1f}h{size}l{-h} {-size}Z" for x, y in there)
+        return f'<path d="{d}" fill="{color}"{faint}/>'
     # A line of no length with round ends is a dot: ten bytes instead of a circle's fifty.
     d = "".join(f"M{x} {y}h0" for x, y in there)
     return f'<path d="{d}" stroke="{color}" stroke-width="{size}" stroke-linecap="round"{faint}/>'

@@ -17,6 +17,7 @@ _ROLES: Final = {
     "pruned": "pruned",
     "paused": "paused",
     "preempted": "waiting",
+    "diverged": "diverged",
 }
 _NAMES: Final = {None: "running", "ok": "ended well"}
 _ROW: Final = 26  # height of a worker's row [px]

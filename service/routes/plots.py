@@ -12,8 +12,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from service.dispatch.reading import Reading
 from service.figures import FIGURES, Options, trial_curve
-from service.figures.data import Point
-from service.routes.brushing import Brushes, brushed
+from service.figures.brushes import brushed
+from service.figures.data import AttemptData, Point
+from service.routes.brushing import Brushes
 from service.routes.reading import Read
 from studies import wire
 from studies.errors import NotFound
@@ -86,13 +87,14 @@ def _version(read: Reading, name: str, kind: str) -> str:
 
 @router.get("/trials/{number}/figure", response_class=Response, responses={200: ANSWERS[200]})
 def get_trial_figure(name: str, number: int, read: Read) -> Response:
-    """Returns the trial's learning curve as plotly JSON."""
+    """Returns the trial's learning curve as plotly JSON, with a line where an attempt went on."""
     trial = read.trial(name, number)
     metric = StudySpec.model_validate(read.study(name).spec).objective.metric
     metrics = _LOSSES if metric in _LOSSES else (metric,)
     baseline = read.watch.baseline(name) if "validation_loss" in metrics else None
     curves = {metric: points(trial.curve, metric) for metric in metrics}
-    figure = trial_curve({metric: found for metric, found in curves.items() if found}, baseline)
+    curves = {metric: found for metric, found in curves.items() if found}
+    figure = trial_curve(curves, baseline, [_attempt(number, one) for one in trial.attempts])
     return Response(figure.to_json(), media_type=JSON, headers={"Cache-Control": "no-cache"})
 
 
@@ -108,12 +110,24 @@ def _drawn(
     """Returns the figure of the study as it was at the version, or later."""
     data = read.watch.snapshot(name).data
     if FIGURES[kind].ranks:
-        data = replace(data, importances=read.watch.importances(name))
+        data = replace(data, importances=read.watch.importances(name, brushes))
     if FIGURES[kind].attempts:
         data = replace(data, attempts=read.watch.attempts(name))
     if FIGURES[kind].loads:
         data = replace(data, loads=read.watch.loads(name))
     return FIGURES[kind].json(brushed(data, brushes), options)
+
+
+def _attempt(number: int, view: wire.AttemptView) -> AttemptData:
+    return AttemptData(
+        number=number,
+        attempt=view.attempt,
+        worker=view.worker,
+        started=view.started_at,
+        ended=view.ended_at,
+        outcome=view.outcome,
+        start_step=view.start_step,
+    )
 
 
 def points(curve: Sequence[wire.Point], metric: str) -> list[Point]:

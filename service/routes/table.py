@@ -10,8 +10,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query
 
 from service.figures import StudyData, TrialData
+from service.figures.brushes import within
 from service.figures.data import finite
-from service.routes.brushing import Brushes, within
+from service.routes.brushing import Brushes
 from service.routes.reading import Read
 from studies import wire
 from studies.trial import TrialState

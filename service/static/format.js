@@ -29,11 +29,16 @@ function ago(moment) {
   return unit ? AGO.format(Math.round(seconds / size), unit) : "just now";
 }
 
+/** Returns the time of day, with the date where that is not today's. */
+function clock(moment) {
+  return (moment.toDateString() === new Date().toDateString() ? TIME : CLOCK).format(moment);
+}
+
 /** Says every <time> below the root in the reader's zone and language. */
 export function localise(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const moment = new Date(time.dateTime);
-    const text = time.dataset.style === "time" ? TIME.format(moment) : ago(moment);
+    const text = time.dataset.style === "time" ? clock(moment) : ago(moment);
     if (time.textContent !== text) time.textContent = text;
     time.title = CLOCK.format(moment);
   }

@@ -27,7 +27,7 @@ def study_row(study: StudyView) -> Sequence[Any]:
         progress(study),
         study.best.value if study.best else None,
         seconds(study.running_seconds),
-        f"{study.created_at:%Y-%m-%d %H:%M}",
+        f"{study.created_at.astimezone():%Y-%m-%d %H:%M}",  # the reader's zone
     )
 
 

@@ -1,15 +1,20 @@
-"""axe-core finds nothing serious on any page, light or dark, on a laptop or a phone."""
+"""Whoever reads: axe-core finds nothing serious on any page, light or dark, on a laptop or a phone,
+and times are those of the reader's zone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import axe_playwright_python
 import pytest
 
-from tests.acceptance.drawn import DRAWN, new_context
+from service.figures import FIGURES, Options, StudyData
+from service.figures.data import LoadData
+from tests.acceptance.drawn import DRAWN, new_context, until
 from tests.benchmarks._fill import fill, study_file
 from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
@@ -119,3 +124,31 @@ def test_axe_would_find_something(page: Page, server: Server) -> None:
     page.goto(server.url)
     page.evaluate("() => document.querySelector('main').append(document.createElement('button'))")
     assert [said.split(" ")[0] for said in complaints(page)] == ["button-name"]
+
+
+def test_times_are_those_of_the_readers_zone(browser: Browser, server: Server) -> None:
+    began = server.client.studies.trial("filled", 3).started_at
+    assert began is not None
+    context = new_context(browser, timezone_id="Asia/Tokyo", locale="en-GB")
+    page = context.new_page()
+    page.clock.set_fixed_time(began)
+    load = LoadData(3, "cpu", datetime(2026, 11, 25, 20, 0, tzinfo=UTC), 9.0, 2.0**30)
+    devices = FIGURES["devices"].json(StudyData([], loads=[load]), Options())
+    said = {"body": devices, "content_type": "application/json"}
+    page.route("**/figures/devices*", lambda route: route.fulfill(**said))
+    page.goto(server.client.login_link().url)
+    page.goto(f"{server.url}/studies/filled")
+    until(page, DRAWN)
+    there = f"{began.astimezone(ZoneInfo('Asia/Tokyo')):%Y-%m-%dT%H:%M:%S}"
+    assert page.evaluate("document.getElementById('timeline').data[0].base[0]").startswith(there)
+    until(page, "document.querySelector('#timeline .xtitle').textContent === 'time (Asia/Tokyo)'")
+    xs = page.evaluate("document.getElementById('devices').data.map((trace) => trace.x[0])")
+    assert xs == ["2026-11-26T05:00:00.000"] * 2
+    titles = page.locator("#devices :is(.xtitle, .x2title)").all_text_contents()
+    assert titles == ["time (Asia/Tokyo)"]
+    happened = page.locator("#happened time").first
+    assert str(began.year) not in happened.inner_text()
+    page.clock.set_fixed_time(began + timedelta(days=2))
+    page.reload()
+    page.wait_for_selector(f"#happened time >> text={began.astimezone(ZoneInfo('Asia/Tokyo')):%Y}")
+    context.close()

@@ -182,6 +182,7 @@ class StandIn:
                     spent=tuple((step * 2_048, step * 0.04) for step, _ in curve),
                     step=curve[-1][0] if curve else 0,
                     max_step=300,
+                    diverged=state is TrialState.FAILED,
                     started=begun,
                     ended=begun + timedelta(seconds=13) if state.terminal else None,
                 )
@@ -250,9 +251,9 @@ class StandIn:
             raise NotFound("no trial is complete yet")
         return self.trial(name, view.best.number)
 
-    def importances(self, name: str) -> dict[str, float]:
+    def importances(self, name: str, brushes: tuple[str, ...] = ()) -> dict[str, float]:
         known = {"learning_rate": 0.71, "regularizer": 0.13, "dropout": 0.09, "precision": 0.02}
-        return known if self.done > 4 else {}
+        return {"dropout": 0.8} if brushes else known if self.done > 4 else {}
 
     def baseline(self, name: str) -> float | None:
         return 3.31

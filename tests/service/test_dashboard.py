@@ -208,6 +208,8 @@ def test_a_figure_shows_what_is_brushed(client):
     brush = {"brush": ["learning_rate:0:0.5"]}
     assert rates(**brush) == rates() & low != rates()
     assert rates("timeline", **brush) == rates("timeline") & low != rates("timeline")
+    matters = client.get("/api/v1/studies/quickstart/figures/importances", params=brush).json()
+    assert matters["data"][0]["y"] == ["dropout"]
     assert client.get("/api/v1/studies/quickstart/figures/rates?brush=x").status_code == 422
 
 

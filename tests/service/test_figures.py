@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 import service
 from service.figures import FIGURES, Options, StudyData, TrialData, trial_curve
 from service.figures.curves import curves_data, thin_curve
-from service.figures.data import MAX_POINTS, MAX_TRIALS, finite, thin, window
+from service.figures.data import MAX_POINTS, MAX_TRIALS, AttemptData, finite, thin, window
 from service.figures.history import history_data
 from service.figures.importances import importances_data
 from service.figures.slices import slices_data
@@ -30,10 +31,11 @@ SPACE = build(
 )
 COMPLETE, PRUNED, RUNNING = TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING
 FAILED = TrialState.FAILED
+BEGUN = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 
 
-def trial(number, state=COMPLETE, value=None, curve=(), **params):
-    return TrialData(number, state, params, value, tuple(curve))
+def trial(number, state=COMPLETE, value=None, curve=(), diverged=False, **params):
+    return TrialData(number, state, params, value, tuple(curve), diverged=diverged)
 
 
 def study(*trials, **more):
@@ -80,11 +82,22 @@ def test_history_keeps_the_states_apart():
             trial(0, value=3.0),
             trial(1, PRUNED, value=5.0),
             trial(2, RUNNING, curve=[(1, 6.0), (2, 5.5)]),
-            trial(3, FAILED, curve=[(1, math.nan)]),
+            trial(3, FAILED, curve=[(1, math.nan)], diverged=True),
+            trial(4, FAILED),
         )
     )
-    assert data.points == {COMPLETE: [(0, 3.0)], PRUNED: [(1, 5.0)], RUNNING: [(2, 5.5)]}
-    assert data.without[FAILED] == [3]
+    assert data.points == {"complete": [(0, 3.0)], "pruned": [(1, 5.0)], "running": [(2, 5.5)]}
+    assert data.without == {"failed": [4], "diverged": [3]}
+
+
+def test_diverged_trials_are_told_apart_from_other_failures():
+    failed = trial(1, FAILED, curve=[(1, 3.0)])
+    diverged = trial(2, FAILED, curve=[(1, 4.0), (2, math.nan)], diverged=True)
+    some = study(trial(0, value=2.0, curve=[(1, 3.0), (2, 2.0)]), failed, diverged)
+    for kind, symbol in (("history", "marker.symbol"), ("curves", "line.dash")):
+        traces = {trace.name: trace for trace in FIGURES[kind].draw(some).data}
+        assert traces["diverged"].meta["role"] == "diverged"
+        assert traces["diverged"][symbol] != traces["failed"][symbol]
 
 
 def test_only_a_complete_trial_is_the_best():
@@ -207,8 +220,8 @@ def test_a_large_study_stays_small_and_keeps_its_best():
         for number in range(10_000)
     ]
     data = study(*many)
-    assert len(history_data(data).points[COMPLETE]) == MAX_TRIALS
-    assert (4_321, 2.0) in history_data(data).points[COMPLETE]
+    assert len(history_data(data).points["complete"]) == MAX_TRIALS
+    assert (4_321, 2.0) in history_data(data).points["complete"]
     curves = curves_data(data).curves
     assert sum(len(curve.points) for curve in curves) <= MAX_POINTS
     assert curves[-1].number == 4_321
@@ -229,11 +242,42 @@ def test_a_trial_shows_its_metrics_and_the_baseline():
     assert trial_curve({}, None).data == ()
 
 
+def test_a_trials_curve_shows_where_attempts_went_on_and_what_had_ended_them():
+    def attempt(number, step, outcome="lost"):
+        return AttemptData(0, number, f"w{number}", BEGUN, BEGUN, outcome, step)
+
+    curve = {"validation_loss": [(10, 3.0), (100, 2.0)]}
+    attempts = [attempt(1, 0), attempt(2, 20, "preempted"), attempt(3, 80, None)]
+    figure = trial_curve(curve, None, attempts)
+    line = figure.data[-1]
+    assert [x for x in dict.fromkeys(line.x) if x is not None] == [20, 80]
+    assert line.text[0] == "attempt 2 on w2, from step 20, after lost"
+    labels = [(note.text, note.x, note.xanchor) for note in figure.layout.annotations]
+    assert labels == [
+        ("attempt 2, after lost", 20, "left"),
+        ("attempt 3, after preempted", 80, "right"),  # there is no room to the right of it
+    ]
+    assert len(trial_curve(curve, None, attempts[:1]).data) == 1
+
+
+def test_the_labels_of_many_attempts_do_not_lie_over_one_another():
+    attempts = [AttemptData(0, n, "w", BEGUN, BEGUN, "lost", 7) for n in range(1, 41)]
+    figure = trial_curve({"validation_loss": [(10, 3.0)]}, None, attempts)
+    notes = figure.layout.annotations
+    assert [note.text for note in notes] == [f"attempt {n}, after lost" for n in range(33, 41)]
+    assert len({note.yshift for note in notes}) == len(notes)
+    assert figure.data[-1].x.count(None) == 39
+
+
 def test_every_state_has_a_colour_and_the_page_has_the_same():
     assert {state.value.lower() for state in TrialState} <= set(COLOURS)
     css = Path(service.__file__).parent.joinpath("static/style.css").read_text()
     light = css.split("prefers-color-scheme: dark")[0]
     assert dict(re.findall(r"--plot-([a-z]+): (#[0-9a-f]{6});", light)) == COLOURS
+    dark = dict(re.findall(r"--plot-([a-z]+): (#[0-9a-f]{6});", css.removeprefix(light)))
+    assert dark.keys() == COLOURS.keys()
+    for colours in (COLOURS, dark):
+        assert colours["diverged"] not in (colours[role] for role in COLOURS if role != "diverged")
 
 
 def test_finite_passes_only_finite_numbers():

@@ -1,6 +1,7 @@
 """The figures of a study's knobs, attempts and rungs, as data."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from service.figures import FIGURES, Options, StudyData, TrialData
 from service.figures.contour import CELLS, contour_data
 from service.figures.curves import curves_data
-from service.figures.data import AttemptData, LoadData
+from service.figures.data import MAX_TRIALS, AttemptData, LoadData
 from service.figures.devices import devices_data
+from service.figures.distribution import distribution_data
 from service.figures.parallel import LINES, parallel_data
 from service.figures.pareto import pareto_data
 from service.figures.rates import divergence_edge, rates_data
@@ -198,6 +200,30 @@ def test_nothing_beats_what_is_on_the_front():
     data = pareto_data(StudyData(trials, PLANE))
     assert [number for _, _, number in data.front] == [0, 1, 3]
     assert [number for _, _, number in data.others] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("direction", "steps"),
+    [
+        ("minimize", [(1.0, 0.25, 3), (2.0, 0.5, 1), (2.0, 0.75, 4), (4.0, 1.0, 0)]),
+        ("maximize", [(4.0, 0.25, 0), (2.0, 0.5, 1), (2.0, 0.75, 4), (1.0, 1.0, 3)]),
+    ],
+)
+def test_the_distribution_counts_from_the_best_value(direction, steps):
+    values = [4.0, 2.0, None, 1.0, 2.0]
+    trials = [trial(number, 1e-3, value) for number, value in enumerate(values)]
+    trials += [trial(5, 1e-3, 0.5, state=PRUNED), trial(6, 1e-3, math.nan)]
+    assert distribution_data(StudyData(trials, SPACE, direction=direction)).steps == steps
+
+
+def test_the_distribution_of_many_trials_is_thinned_and_true_where_it_is_drawn():
+    trials = [trial(n, 1e-3, 2.0 + (n * 0.618) % 1) for n in range(10_000)]
+    steps = distribution_data(StudyData(trials, SPACE)).steps
+    assert len(steps) == MAX_TRIALS
+    values = sorted(one.value for one in trials)
+    assert (steps[0][0], steps[-1][:2]) == (values[0], (values[-1], 1.0))
+    assert all(value == values[round(share * 10_000) - 1] for value, share, _ in steps)
+    assert len(FIGURES["distribution"].json(StudyData(trials, SPACE), Options())) < 100_000
 
 
 def test_a_trial_outside_of_a_space_that_was_narrowed_has_no_place_in_it():

@@ -45,3 +45,15 @@ def test_compared_trials_show_what_differs(client):
     figure = client.get("/api/v1/studies/quickstart/comparison?trials=2,3").json()
     assert [trace["name"] for trace in figure["data"]] == ["trial 2", "trial 3", "unigram 3.31"]
     assert client.get("/api/v1/studies/quickstart/comparison?trials=2").status_code == 422
+
+
+def test_a_trials_figure_shows_where_its_attempts_went_on(client, read, monkeypatch):
+    trial = read.trial("quickstart", 5)
+    first = trial.attempts[0].model_copy(update={"outcome": "lost"})
+    again = first.model_copy(update={"attempt": 2, "worker": "cpu-1", "start_step": 60})
+    twice = trial.model_copy(update={"attempts": [first, again]})
+    monkeypatch.setattr(read, "trial", lambda name, number: twice)
+    figure = client.get("/api/v1/studies/quickstart/trials/5/figure").json()
+    assert figure["data"][-1]["text"][0] == "attempt 2 on cpu-1, from step 60, after lost"
+    (note,) = figure["layout"]["annotations"]
+    assert (note["text"], note["x"]) == ("attempt 2, after lost", 60)

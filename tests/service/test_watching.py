@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.dispatch import watching
+from service.dispatch import steer, watching
 from service.dispatch.watching import Watch
 from service.figures import TrialData
 from service.figures.kept import CURVE_POINTS, CURVES, Kept, Told
+from studies.changes import ChangeBody
 from studies.errors import NotFound
 from studies.trial import StudyState, TrialState
 from studies.wire import ReportItem
@@ -195,6 +196,44 @@ def test_importances_are_taken_from_a_sample_and_again_once_enough_has_ended(
         worker.run(2.0)
         watch.importances("study")
     assert ranked == [30, 32]
+
+
+def test_importances_of_brushed_trials_are_theirs_alone(small_world, monkeypatch):
+    ranked = []
+    taken = watching._importances
+    monkeypatch.setattr(watching, "_importances", lambda *a: ranked.append(len(a[1])) or taken(*a))
+    search = {"learning_rate": {"log": [1e-4, 1e-1]}, "dropout": {"uniform": [0.0, 0.5]}}
+    short = {"steps": 10, "evaluate_every": 10}
+    small_world.open(search=search, train=short, budget={"trials": 61})
+    worker, watch = small_world.worker(), small_world.reading.watch
+    for _ in range(60):
+        held = worker.claim()
+        recipe = held.grant.recipe
+        low = recipe.train.learning_rate < 10**-2.5
+        held.train(recipe.model.dropout if low else 1.0 + recipe.train.learning_rate)
+    low, high = (f"learning_rate:{ends}" for ends in ("0:0.5", "0.5:1"))
+    for _ in range(2):
+        matters = [watch.importances("study", brushes) for brushes in ((), (low,), (high,))]
+    first = [max(found, key=found.get) for found in matters]  # of the best tenth of all: low ones
+    assert first == ["dropout", "dropout", "learning_rate"]
+    assert ranked[0] == 60 == ranked[1] + ranked[2]
+    assert len(ranked) == 3  # and are kept
+    narrow = ChangeBody(search={"learning_rate": {"log": [1e-4, 1e-2]}})
+    small_world.db.write(lambda tx: steer.change(tx, small_world.ctx, "study", narrow))
+    watch.importances("study", (low,))
+    assert ranked[3] < ranked[1]  # the lower half of what is searched now
+    assert watch.importances("study", (low, high)) == {}  # no trial lies in both
+
+
+def test_a_view_keeps_few_rankings(small_world):
+    small_world.open()
+    small_world.worker().run()
+    watch = small_world.reading.watch
+    watch.importances("study")
+    for end in range(2 * watching.BRUSHED):
+        watch.importances("study", (f"learning_rate:0:1.{end}",))
+    (view,) = watch._views.values()
+    assert len(view.rankings) == watching.BRUSHED
 
 
 def test_what_is_not_there_is_not_watched(small_world):

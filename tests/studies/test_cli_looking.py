@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,17 @@ def test_a_spark_line_is_lowest_where_the_value_is_least() -> None:
     assert spark([], 10) == ""
     long = spark([float(n) for n in range(1_000)], 8)
     assert (len(long), long[0], long[-1]) == (8, "▁", "█")
+
+
+@pytest.mark.parametrize(("zone", "said"), [("Asia/Tokyo", "21:00"), ("UTC", "12:00")])
+def test_a_study_is_listed_with_the_readers_time(
+    monkeypatch: pytest.MonkeyPatch, zone: str, said: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        assert shown.study_row(study(small()))[-1] == f"2026-11-23 {said}"
+    time.tzset()
 
 
 def test_the_time_left_is_that_of_the_trials_to_come_but_never_beyond_the_limit() -> None:
