@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import plotly.graph_objects as go
 
@@ -33,11 +33,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Axes:
-    """The names of the axes, what stands at their lower and upper ends, and the lines."""
+    """The names of the axes, what stands at their lower and upper ends, and the lines.
+
+    `knobs` says for static/brush.js which value stands where, for each axis that can be brushed:
+    its name, and its ends and whether it is a log axis, or its choices.
+    """
 
     names: list[str]
     ends: list[tuple[str, str]]
     lines: list[Line]
+    knobs: list[dict[str, Any]]
 
 
 def parallel_data(study: StudyData) -> Axes:
@@ -61,7 +66,8 @@ def parallel_data(study: StudyData) -> Axes:
     names = [param.name for param in study.space]
     ends = [_ends(param) for param in study.space]
     metric = f"{span[0]:.3g}", f"{span[1]:.3g}"
-    return Axes([*names, style.words(study.metric)], [*ends, metric], lines)
+    knobs = [_knob(param) for param in study.space]
+    return Axes([*names, style.words(study.metric)], [*ends, metric], lines, knobs)
 
 
 def parallel(study: StudyData) -> go.Figure:
@@ -80,7 +86,8 @@ def parallel(study: StudyData) -> go.Figure:
         figure.add_vline(place, line={"width": 1, "color": style.GRID})
     ticks = {"tickvals": list(range(len(data.names))), "ticktext": data.names, "showgrid": False}
     ticks |= {"range": [-0.25, len(data.names) - 0.75]}  # room for the outer labels
-    brush = {"dragmode": "select", "selectdirection": "d"}  # static/brush.js filters the table
+    # static/brush.js filters the table
+    brush = {"dragmode": "select", "selectdirection": "d", "meta": {"axes": data.knobs}}
     figure.update_layout(xaxis=ticks, yaxis={"visible": False, "range": [-0.09, 1.09]}, **brush)
     return figure
 
@@ -125,3 +132,10 @@ def _ends(param: Param) -> tuple[str, str]:
         return str(param.choices[0]), str(param.choices[-1])
     assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds
     return f"{param.low:.3g}", f"{param.high:.3g}"
+
+
+def _knob(param: Param) -> dict[str, Any]:
+    if isinstance(param, CategoricalParam):
+        return {"name": param.name, "choices": [str(choice) for choice in param.choices]}
+    assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds
+    return {"name": param.name, "low": param.low, "high": param.high, "log": param.log}

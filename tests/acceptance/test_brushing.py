@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
+from service.store import tables
 from tests.acceptance.drawn import DRAWN, new_context, until
 from tests.benchmarks._fill import fill, fill_more, study_file
 from tests.harness.lmtune import Server
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 LAPTOP = {"viewport": {"width": 1366, "height": 768}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 FILLED, YOUNG = study_file("filled", "random", 10), study_file("young", "random", 10)
+FILLED["search"] |= {"regularizer": {"choice": ["none", "l1", "l2"]}}
 HIGHEST = """
     Math.max(0, ...document.getElementById("rates").data
       .filter((trace) => trace.customdata).flatMap((trace) => [...trace.x]))
@@ -32,6 +36,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     url = f"sqlite:///{folder / 'filled.db'}"
     fill(url, FILLED, 40)
     fill(url, YOUNG, 0)
+    regularize(url)
     server = Server(folder / "server", url, {})
     server.start()
     yield server
@@ -64,6 +69,16 @@ def open_page(browser: Browser, server: Server) -> Iterator[OpenPage]:
     assert said == []
 
 
+def regularize(url: str) -> None:
+    """Gives each trial a regularizer, in turn."""
+    engine, table = sa.create_engine(url), tables.trials
+    with engine.begin() as connection:
+        for one in connection.execute(sa.select(table)).all():
+            params = {**one.params, "regularizer": ("none", "l1", "l2")[one.number % 3]}
+            connection.execute(table.update().where(table.c.id == one.id).values(params=params))
+    engine.dispose()
+
+
 def draw_box(page: Page, left: float, top: float, right: float, bottom: float) -> None:
     """Draws a box over the axes; its ends are parts of the plot's width and height."""
     until(page, DRAWN)  # else the page moves under the mouse
@@ -78,13 +93,17 @@ def draw_box(page: Page, left: float, top: float, right: float, bottom: float) -
     page.mouse.up()
 
 
-def values(page: Page, column: str) -> list[float]:
+def cells(page: Page, column: str) -> list[str]:
     """What the table says in a column, of all rows that are shown."""
     heads = page.locator("#trials th").all_inner_texts()
     if column not in heads:
         return []
-    cells = page.locator(f"#trials tbody td:nth-child({heads.index(column) + 1})")
-    return [float(text.strip("★ ")) for text in cells.all_inner_texts()]
+    return page.locator(f"#trials tbody td:nth-child({heads.index(column) + 1})").all_inner_texts()
+
+
+def values(page: Page, column: str) -> list[float]:
+    """The same as numbers."""
+    return [float(text.strip("★ ")) for text in cells(page, column)]
 
 
 def test_a_brush_over_an_axis_filters_the_table_and_the_plots(open_page: OpenPage) -> None:
@@ -123,3 +142,39 @@ def test_a_page_that_was_opened_before_the_first_trial_can_be_brushed(
     draw_box(page, 0.01, 0.5, 0.15, 0.98)
     page.get_by_role("button", name="Show all values of learning_rate again").wait_for()
     wait_for(lambda: 0 < len(values(page, "learning_rate")) < 12, 30, "the brushed trials")
+
+
+def test_a_phone_shows_what_is_brushed_and_takes_it_away(open_page: OpenPage) -> None:
+    page = open_page("/studies/filled?brush=learning_rate::0.004", PHONE)
+    assert page.evaluate("matchMedia('(pointer: coarse)').matches")
+    chip = page.get_by_role("button", name="Show all values of learning_rate again")
+    assert chip.inner_text() == "learning_rate: up to 0.004 ✕"
+    wait_for(lambda: 0 < len(values(page, "learning_rate")) < 40, 30, "the brushed trials")
+    assert max(values(page, "learning_rate")) <= 4e-3
+    chip.tap()
+    wait_for(lambda: len(values(page, "learning_rate")) == 40, 30, "all trials again")
+    form = page.get_by_role("form", name="Which trials are shown")
+    form.locator("[name=axis]").select_option("dropout")
+    form.locator("[name=low]").fill("0.25")
+    form.get_by_role("button", name="Filter").tap()
+    page.wait_for_selector("#brushes >> text=dropout: from 0.25")
+    wait_for(lambda: 0 < len(values(page, "dropout")) < 40, 30, "the filtered trials")
+    assert min(values(page, "dropout")) >= 0.25
+    assert page.url.endswith("?brush=dropout%3A0.25%3A")
+
+
+def test_trials_are_filtered_by_keyboard(open_page: OpenPage) -> None:
+    nothing = ("learning_rate:0:x", "learning_rate:%25:1", "learning_rate:0", "other:0:1")
+    page = open_page(f"/studies/filled?{'&'.join(f'brush={said}' for said in nothing)}")
+    form = page.get_by_role("form", name="Which trials are shown")
+    form.locator("[name=axis]").select_option("regularizer")
+    form.locator("[name=choice]").select_option("l1")
+    form.get_by_role("button", name="Filter").press("Enter")
+    chip = page.get_by_role("button", name="Show all values of regularizer again")
+    assert chip.inner_text() == "regularizer: l1 ✕"
+    wait_for(lambda: set(cells(page, "regularizer")) == {"l1"}, 30, "the trials with l1")
+    assert page.locator("#brushes button").count() == 1
+    chip.press("Enter")
+    wait_for(lambda: len(cells(page, "regularizer")) == 40, 30, "all trials again")
+    assert form.locator("[name=axis]").evaluate("field => field === document.activeElement")
+    assert "brush" not in page.url

@@ -1,0 +1,76 @@
+"""Brushes: parts of axes, of which alone the table and the figures tell."""
+
+import pytest
+
+URL = "/api/v1/studies/quickstart"
+
+
+@pytest.fixture
+def rows(client):
+    def ask(*brush):
+        answer = client.get(f"{URL}/table", params={"brush": brush, "limit": 1_000})
+        assert answer.status_code == 200, answer.text
+        return {row["number"]: row for row in answer.json()["rows"]}
+
+    return ask
+
+
+def params(rows):
+    return {number: row["params"] for number, row in rows.items()}
+
+
+@pytest.mark.parametrize(
+    ("brush", "low", "high"),
+    [
+        ("learning_rate:1e-3:0.01", 1e-3, 1e-2),
+        ("learning_rate::0.01", 0, 1e-2),
+        ("learning_rate:1e-3:", 1e-3, 1),
+    ],
+)
+def test_the_table_keeps_the_numbers_that_are_brushed(rows, brush, low, high):
+    every = params(rows())
+    kept = {n for n, known in every.items() if low <= known["learning_rate"] <= high}
+    assert rows(brush).keys() == kept
+    assert 0 < len(kept) < len(every)
+
+
+@pytest.mark.parametrize(
+    ("brush", "wanted"),
+    [
+        ("regularizer:l2:l2", {"l2"}),
+        ("regularizer:none:l1", {"none", "l1"}),
+        ("regularizer:l1:", {"l1", "l2"}),
+        ("regularizer:gone:gone", set()),
+        ("regularizer:gone:l1", {"l1"}),
+    ],
+)
+def test_the_table_keeps_the_choices_that_are_brushed(rows, brush, wanted):
+    kept = {n for n, known in params(rows()).items() if known["regularizer"] in wanted}
+    assert rows(brush).keys() == kept
+
+
+def test_a_trial_lies_in_all_brushes(rows):
+    low = params(rows("learning_rate::3e-3"))
+    both = rows("learning_rate::3e-3", "lambda::")
+    assert both.keys() == {n for n, known in low.items() if "lambda" in known} != set()
+    assert rows("nothing:0:1") == rows()
+
+
+@pytest.mark.parametrize(
+    "brush", ["x", "learning_rate:0", "learning_rate:x:1", "learning_rate::1:2"]
+)
+@pytest.mark.parametrize("path", ["table", "figures/rates"])
+def test_a_brush_that_says_nothing_is_refused(client, path, brush):
+    assert client.get(f"{URL}/{path}", params={"brush": brush}).status_code == 422
+
+
+def test_a_figure_shows_what_is_brushed(client, rows):
+    def drawn(kind, *brush):
+        answer = client.get(f"{URL}/figures/{kind}", params={"brush": brush})
+        assert answer.status_code == 200, answer.text
+        traces = answer.json()["data"]
+        return {n for trace in traces for n in trace.get("customdata") or () if n is not None}
+
+    brush = "learning_rate::3e-3"
+    for kind in ("rates", "timeline", "devices", "slices"):
+        assert drawn(kind, brush) == drawn(kind) & rows(brush).keys() != drawn(kind)
