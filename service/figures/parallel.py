@@ -35,14 +35,14 @@ class Line:
 class Axes:
     """The names of the axes, what stands at their lower and upper ends, and the lines.
 
-    `knobs` says for static/brush.js which value stands where, for each axis that can be brushed:
-    its name, and its ends and whether it is a log axis, or its choices.
+    `scales` says for static/brush.js which value stands where: an axis' name, and its ends and
+    whether it is a log axis, or its choices.
     """
 
     names: list[str]
     ends: list[tuple[str, str]]
     lines: list[Line]
-    knobs: list[dict[str, Any]]
+    scales: list[dict[str, Any]]
 
 
 def parallel_data(study: StudyData) -> Axes:
@@ -66,8 +66,9 @@ def parallel_data(study: StudyData) -> Axes:
     names = [param.name for param in study.space]
     ends = [_ends(param) for param in study.space]
     metric = f"{span[0]:.3g}", f"{span[1]:.3g}"
-    knobs = [_knob(param) for param in study.space]
-    return Axes([*names, style.words(study.metric)], [*ends, metric], lines, knobs)
+    scales = [_scale(param) for param in study.space]
+    scales.append({"name": study.metric, "low": span[0], "high": span[1], "log": False})
+    return Axes([*names, style.words(study.metric)], [*ends, metric], lines, scales)
 
 
 def parallel(study: StudyData) -> go.Figure:
@@ -87,7 +88,7 @@ def parallel(study: StudyData) -> go.Figure:
     ticks = {"tickvals": list(range(len(data.names))), "ticktext": data.names, "showgrid": False}
     ticks |= {"range": [-0.25, len(data.names) - 0.75]}  # room for the outer labels
     # static/brush.js filters the table
-    brush = {"dragmode": "select", "selectdirection": "d", "meta": {"axes": data.knobs}}
+    brush = {"dragmode": "select", "selectdirection": "d", "meta": {"axes": data.scales}}
     figure.update_layout(xaxis=ticks, yaxis={"visible": False, "range": [-0.09, 1.09]}, **brush)
     return figure
 
@@ -134,7 +135,7 @@ def _ends(param: Param) -> tuple[str, str]:
     return f"{param.low:.3g}", f"{param.high:.3g}"
 
 
-def _knob(param: Param) -> dict[str, Any]:
+def _scale(param: Param) -> dict[str, Any]:
     if isinstance(param, CategoricalParam):
         return {"name": param.name, "choices": [str(choice) for choice in param.choices]}
     assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds

@@ -1,4 +1,4 @@
-"""Brushes: parts of knobs' axes that a reader has marked; only trials within all are shown."""
+"""Brushes: parts of axes that a reader has marked; only trials within all are shown."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi import Query
 from pydantic import StringConstraints
 
 from service.figures import StudyData, TrialData
+from service.figures.data import finite
 from studies.errors import InvalidInput
 from studies.space import CategoricalParam, Param
 
@@ -21,7 +22,8 @@ Brushes = Annotated[
     Sequence[Brush],
     Query(
         max_length=64,
-        description="KNOB:FROM:TO, the values of a knob that are wanted; an empty end is no end",
+        description="NAME:FROM:TO, the wanted values of a knob or the objective; "
+        "an empty end is no end",
     ),
 ]
 
@@ -35,9 +37,13 @@ def within(study: StudyData, brushes: Sequence[str]) -> Sequence[TrialData]:
     known = {param.name: param for param in study.space}
     found = study.trials
     for name, *ends in (said.split(":") for said in brushes):
+        low, high = map(unquote, ends)
         if name in known:
-            holds = _test(known[name], *map(unquote, ends))
+            holds = _test(known[name], low, high)
             found = [t for t in found if name in t.params and holds(t.params[name])]
+        elif name == study.metric:
+            holds = _between(low, high)
+            found = [t for t in found if finite(t.value) is not None and holds(t.value)]
     return found
 
 
@@ -58,8 +64,7 @@ def brushed(study: StudyData, brushes: Sequence[str]) -> StudyData:
 def _test(param: Param, low: str, high: str) -> Callable[[Any], bool]:
     """Returns what says whether a value lies between the ends."""
     if not isinstance(param, CategoricalParam):
-        least, most = _number(low, -math.inf), _number(high, math.inf)
-        return lambda value: least <= float(value) <= most
+        return _between(low, high)
     texts = [str(choice) for choice in param.choices]
     wanted = {low, high}  # also where the space was narrowed since
     if wanted <= {"", *texts}:
@@ -69,8 +74,13 @@ def _test(param: Param, low: str, high: str) -> Callable[[Any], bool]:
     return lambda value: str(value) in wanted
 
 
+def _between(low: str, high: str) -> Callable[[Any], bool]:
+    least, most = _number(low, -math.inf), _number(high, math.inf)
+    return lambda value: least <= float(value) <= most
+
+
 def _number(said: str, otherwise: float) -> float:
     try:
         return float(said) if said else otherwise
     except ValueError:
-        raise InvalidInput.of("brush", f"{said!r} is no number", "say KNOB:FROM:TO") from None
+        raise InvalidInput.of("brush", f"{said!r} is no number", "say NAME:FROM:TO") from None

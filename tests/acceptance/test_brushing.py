@@ -26,6 +26,7 @@ HIGHEST = """
     Math.max(0, ...document.getElementById("rates").data
       .filter((trace) => trace.customdata).flatMap((trace) => [...trace.x]))
 """
+LOSSES = 'document.getElementById("slices").data.flatMap((trace) => [...trace.y])'
 OpenPage = Callable[..., "Page"]
 
 
@@ -142,6 +143,27 @@ def test_a_page_that_was_opened_before_the_first_trial_can_be_brushed(
     draw_box(page, 0.01, 0.5, 0.15, 0.98)
     page.get_by_role("button", name="Show all values of learning_rate again").wait_for()
     wait_for(lambda: 0 < len(values(page, "learning_rate")) < 12, 30, "the brushed trials")
+
+
+def test_the_good_trials_alone_are_shown(open_page: OpenPage) -> None:
+    page = open_page("/studies/filled")
+    wait_for(lambda: len(values(page, "validation loss")) == 40, 30, "the table")
+    worst = max(values(page, "validation loss"))
+    draw_box(page, 0.85, 0.6, 0.99, 0.99)
+    chip = page.get_by_role("button", name="Show all values of validation loss again")
+    chip.wait_for()
+    wait_for(lambda: 0 < len(values(page, "validation loss")) < 40, 30, "the good trials")
+    limit = float(chip.inner_text().split()[-2])
+    assert chip.inner_text() == f"validation loss: up to {limit:g} ✕"
+    assert max(values(page, "validation loss")) <= limit < worst
+    page.locator("#slices").scroll_into_view_if_needed()
+    until(page, f"{LOSSES}.length > 0 && Math.max(...{LOSSES}) <= {limit}")
+    page.locator("#parallel").scroll_into_view_if_needed()
+    form = page.get_by_role("form", name="Which trials are shown")
+    form.locator("[name=high]").fill("2.2")
+    form.locator("[name=high]").press("Enter")
+    wait_for(lambda: 0 < max(values(page, "validation loss")) <= 2.2, 30, "the better ones")
+    assert page.url.endswith("?brush=validation_loss%3A%3A2.2")
 
 
 def test_a_phone_shows_what_is_brushed_and_takes_it_away(open_page: OpenPage) -> None:

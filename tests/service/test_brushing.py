@@ -49,6 +49,17 @@ def test_the_table_keeps_the_choices_that_are_brushed(rows, brush, wanted):
     assert rows(brush).keys() == kept
 
 
+@pytest.mark.parametrize(
+    ("brush", "low", "high"),
+    [("validation_loss::1.7", 0, 1.7), ("validation_loss:1.6:1.7", 1.6, 1.7)],
+)
+def test_the_table_keeps_the_values_that_are_brushed(rows, brush, low, high):
+    values = {n: row["value"] for n, row in rows().items()}
+    kept = {n for n, value in values.items() if value is not None and low <= value <= high}
+    assert rows(brush).keys() == kept
+    assert 0 < len(kept) < len([v for v in values.values() if v is not None])
+
+
 def test_a_trial_lies_in_all_brushes(rows):
     low = params(rows("learning_rate::3e-3"))
     both = rows("learning_rate::3e-3", "lambda::")
@@ -57,20 +68,21 @@ def test_a_trial_lies_in_all_brushes(rows):
 
 
 @pytest.mark.parametrize(
-    "brush", ["x", "learning_rate:0", "learning_rate:x:1", "learning_rate::1:2"]
+    "brush",
+    ["x", "learning_rate:0", "learning_rate:x:1", "learning_rate::1:2", "validation_loss::x"],
 )
 @pytest.mark.parametrize("path", ["table", "figures/rates"])
 def test_a_brush_that_says_nothing_is_refused(client, path, brush):
     assert client.get(f"{URL}/{path}", params={"brush": brush}).status_code == 422
 
 
-def test_a_figure_shows_what_is_brushed(client, rows):
+@pytest.mark.parametrize("brush", ["learning_rate::3e-3", "validation_loss::1.7"])
+def test_a_figure_shows_what_is_brushed(client, rows, brush):
     def drawn(kind, *brush):
         answer = client.get(f"{URL}/figures/{kind}", params={"brush": brush})
         assert answer.status_code == 200, answer.text
         traces = answer.json()["data"]
         return {n for trace in traces for n in trace.get("customdata") or () if n is not None}
 
-    brush = "learning_rate::3e-3"
     for kind in ("rates", "timeline", "devices", "slices"):
         assert drawn(kind, brush) == drawn(kind) & rows(brush).keys() != drawn(kind)
