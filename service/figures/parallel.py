@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from service.figures import style
 from service.figures.data import StudyData, TrialData, shown, window
 from service.figures.scale import place_of
-from studies.space import CategoricalParam, FloatParam, IntParam, Param
+from studies.space import CategoricalParam, FloatParam, IntParam, Param, Scalar
 from studies.trial import TrialState
 
 LINES: Final = 300  # assumption: more cannot be told apart
@@ -24,9 +24,10 @@ _ROLES: Final = {"worst half": "pruned", "best half": "complete", "best tenth": 
 
 @dataclass(frozen=True)
 class Line:
-    """One trial: its place on each axis [0, 1], None where its knob was off; its group."""
+    """One trial: its values and places [0, 1] on the axes, None where a knob was off; its group."""
 
     number: int
+    values: list[Scalar | None]
     places: list[float | None]
     group: str
 
@@ -60,7 +61,12 @@ def parallel_data(study: StudyData) -> Axes:
     ranked = sorted(trials, key=lambda trial: sign * (trial.score or 0.0))
     span = window((t.score for t in ranked if t.score is not None), study.direction) or (0.0, 1.0)
     lines = [
-        Line(trial.number, _places(study, trial, span), _group(rank, len(ranked)))
+        Line(
+            number=trial.number,
+            values=[*(trial.params.get(param.name) for param in study.space), trial.score],
+            places=_places(study, trial, span),
+            group=_group(rank, len(ranked)),
+        )
         for rank, trial in enumerate(ranked)
     ]
     names = [param.name for param in study.space]
@@ -101,8 +107,9 @@ def _trace(group: str, lines: list[Line], width: int) -> go.Scatter:
         x += [*range(width), None]
         y += [*line.places, None]
         numbers += [*[line.number] * width, None]
-    return style.line(
-        _ROLES.get(group, "best"),
+    role = _ROLES.get(group, "best")
+    trace = style.line(
+        role,
         group,
         width=3.0 if group == "best" else 1.2,
         opacity=1.0 if group == "best" else 0.5,
@@ -111,6 +118,9 @@ def _trace(group: str, lines: list[Line], width: int) -> go.Scatter:
         customdata=numbers,
         connectgaps=False,
         hovertemplate="trial %{customdata}<extra>" + group + "</extra>",
+    )
+    return trace.update(
+        meta={"role": role, "rows": [[line.number, *line.values] for line in lines]}
     )
 
 
