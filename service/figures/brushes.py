@@ -1,26 +1,34 @@
-"""Brushes: parts of knobs' axes that a reader has marked; only trials within all are shown."""
+"""Brushes: parts of axes that a reader has marked; only trials within all are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import unquote
 
-from service.figures.data import StudyData, TrialData
-from service.figures.scale import place_of
-from studies.space import Param
+from service.figures.data import StudyData, TrialData, finite
+from studies.errors import InvalidInput
+from studies.space import CategoricalParam, Param
 
 
 def within(study: StudyData, brushes: Sequence[str]) -> Sequence[TrialData]:
-    """Returns the trials that lie in all brushes, by number.
+    """Returns the trials that lie in all brushes, by number; unknown names are passed over.
 
-    Args:
-        study: the study.
-        brushes: KNOB:LOW:HIGH, parts of a knob's axis [0, 1].
+    Raises:
+        InvalidInput: an end of a number is no number.
     """
+    known = {param.name: param for param in study.space}
     found = study.trials
-    for param, low, high in _known(study, brushes):
-        found = [t for t in found if _holds(param, t.params.get(param.name), low, high)]
+    for name, *ends in (said.split(":") for said in brushes):
+        low, high = map(unquote, ends)
+        if name in known:
+            holds = _test(known[name], low, high)
+            found = [t for t in found if name in t.params and holds(t.params[name])]
+        elif name == study.metric:
+            holds = _between(low, high)
+            found = [t for t in found if finite(t.value) is not None and holds(t.value)]
     return found
 
 
@@ -38,15 +46,26 @@ def brushed(study: StudyData, brushes: Sequence[str]) -> StudyData:
     )
 
 
-def _known(study: StudyData, brushes: Sequence[str]) -> Iterator[tuple[Param, float, float]]:
-    """Yields the knobs that are brushed, with the part of their axis; others are passed over."""
-    known = {param.name: param for param in study.space}
-    for said in brushes:
-        name, low, high = said.split(":")
-        if name in known:
-            yield known[name], float(low), float(high)
+def _test(param: Param, low: str, high: str) -> Callable[[Any], bool]:
+    """Returns what says whether a value lies between the ends."""
+    if not isinstance(param, CategoricalParam):
+        return _between(low, high)
+    texts = [str(choice) for choice in param.choices]
+    wanted = {low, high}  # also where the space was narrowed since
+    if wanted <= {"", *texts}:
+        first = texts.index(low) if low else 0
+        last = texts.index(high) if high else len(texts) - 1
+        wanted = set(texts[first : last + 1])
+    return lambda value: str(value) in wanted
 
 
-def _holds(param: Param, value: Any, low: float, high: float) -> bool:
-    """True for a value in that part of its knob's axis."""
-    return value is not None and param.holds(value) and low <= place_of(param, value) <= high
+def _between(low: str, high: str) -> Callable[[Any], bool]:
+    least, most = _number(low, -math.inf), _number(high, math.inf)
+    return lambda value: least <= float(value) <= most
+
+
+def _number(said: str, otherwise: float) -> float:
+    try:
+        return float(said) if said else otherwise
+    except ValueError:
+        raise InvalidInput.of("brush", f"{said!r} is no number", "say NAME:FROM:TO") from None

@@ -34,6 +34,7 @@ def devices(study: StudyData) -> go.Figure:
     )
     for index, (device, loads) in enumerate(data.items()):
         _add(figure, device, loads, _ROLES[index % len(_ROLES)])
+    figure.update_layout(meta={"columns": {"x": "began"}})
     figure.update_yaxes(title={"text": "tokens/s"}, rangemode="tozero", row=1)
     figure.update_yaxes(title={"text": "peak memory [GiB]"}, rangemode="tozero", row=2)
     return figure.update_xaxes(type="date")

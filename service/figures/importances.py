@@ -49,5 +49,6 @@ def importances(study: StudyData) -> go.Figure:
         },
         yaxis={"ticksuffix": " ", "showgrid": False},
         bargap=0.35,
+        meta={"columns": {"x": "importance", "y": "knob"}},
         showlegend=False,
     )

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import plotly.graph_objects as go
 
 from service.figures import style
 from service.figures.data import StudyData, TrialData, shown, window
 from service.figures.scale import place_of
-from studies.space import CategoricalParam, FloatParam, IntParam, Param
+from studies.space import CategoricalParam, FloatParam, IntParam, Param, Scalar
 from studies.trial import TrialState
 
 LINES: Final = 300  # assumption: more cannot be told apart
@@ -24,20 +24,26 @@ _ROLES: Final = {"worst half": "pruned", "best half": "complete", "best tenth": 
 
 @dataclass(frozen=True)
 class Line:
-    """One trial: its place on each axis [0, 1], None where its knob was off; its group."""
+    """One trial: its values and places [0, 1] on the axes, None where a knob was off; its group."""
 
     number: int
+    values: list[Scalar | None]
     places: list[float | None]
     group: str
 
 
 @dataclass(frozen=True)
 class Axes:
-    """The names of the axes, what stands at their lower and upper ends, and the lines."""
+    """The names of the axes, what stands at their lower and upper ends, and the lines.
+
+    `scales` says for static/brush.js which value stands where: an axis' name, and its ends and
+    whether it is a log axis, or its choices.
+    """
 
     names: list[str]
     ends: list[tuple[str, str]]
     lines: list[Line]
+    scales: list[dict[str, Any]]
 
 
 def parallel_data(study: StudyData) -> Axes:
@@ -55,13 +61,20 @@ def parallel_data(study: StudyData) -> Axes:
     ranked = sorted(trials, key=lambda trial: sign * (trial.score or 0.0))
     span = window((t.score for t in ranked if t.score is not None), study.direction) or (0.0, 1.0)
     lines = [
-        Line(trial.number, _places(study, trial, span), _group(rank, len(ranked)))
+        Line(
+            number=trial.number,
+            values=[*(trial.params.get(param.name) for param in study.space), trial.score],
+            places=_places(study, trial, span),
+            group=_group(rank, len(ranked)),
+        )
         for rank, trial in enumerate(ranked)
     ]
     names = [param.name for param in study.space]
     ends = [_ends(param) for param in study.space]
     metric = f"{span[0]:.3g}", f"{span[1]:.3g}"
-    return Axes([*names, style.words(study.metric)], [*ends, metric], lines)
+    scales = [_scale(param) for param in study.space]
+    scales.append({"name": study.metric, "low": span[0], "high": span[1], "log": False})
+    return Axes([*names, style.words(study.metric)], [*ends, metric], lines, scales)
 
 
 def parallel(study: StudyData) -> go.Figure:
@@ -80,7 +93,8 @@ def parallel(study: StudyData) -> go.Figure:
         figure.add_vline(place, line={"width": 1, "color": style.GRID})
     ticks = {"tickvals": list(range(len(data.names))), "ticktext": data.names, "showgrid": False}
     ticks |= {"range": [-0.25, len(data.names) - 0.75]}  # room for the outer labels
-    brush = {"dragmode": "select", "selectdirection": "d"}  # static/brush.js filters the table
+    # static/brush.js filters the table
+    brush = {"dragmode": "select", "selectdirection": "d", "meta": {"axes": data.scales}}
     figure.update_layout(xaxis=ticks, yaxis={"visible": False, "range": [-0.09, 1.09]}, **brush)
     return figure
 
@@ -93,8 +107,9 @@ def _trace(group: str, lines: list[Line], width: int) -> go.Scatter:
         x += [*range(width), None]
         y += [*line.places, None]
         numbers += [*[line.number] * width, None]
-    return style.line(
-        _ROLES.get(group, "best"),
+    role = _ROLES.get(group, "best")
+    trace = style.line(
+        role,
         group,
         width=3.0 if group == "best" else 1.2,
         opacity=1.0 if group == "best" else 0.5,
@@ -103,6 +118,9 @@ def _trace(group: str, lines: list[Line], width: int) -> go.Scatter:
         customdata=numbers,
         connectgaps=False,
         hovertemplate="trial %{customdata}<extra>" + group + "</extra>",
+    )
+    return trace.update(
+        meta={"role": role, "rows": [[line.number, *line.values] for line in lines]}
     )
 
 
@@ -125,3 +143,10 @@ def _ends(param: Param) -> tuple[str, str]:
         return str(param.choices[0]), str(param.choices[-1])
     assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds
     return f"{param.low:.3g}", f"{param.high:.3g}"
+
+
+def _scale(param: Param) -> dict[str, Any]:
+    if isinstance(param, CategoricalParam):
+        return {"name": param.name, "choices": [str(choice) for choice in param.choices]}
+    assert isinstance(param, FloatParam | IntParam)  # noqa: S101 - the only other kinds
+    return {"name": param.name, "low": param.low, "high": param.high, "log": param.log}

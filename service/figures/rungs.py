@@ -43,4 +43,5 @@ def rungs(study: StudyData) -> go.Figure:
         counts = [getattr(rung, name.replace(" ", "_")) for rung in data]
         colour = {"color": style.COLOURS[role]}
         figure.add_trace(go.Bar(name=name, x=steps, y=counts, marker=colour, meta={"role": role}))
-    return figure.update_layout(barmode="stack", yaxis={"title": {"text": "trials"}})
+    columns = {"columns": {"x": "rung"}}
+    return figure.update_layout(barmode="stack", yaxis={"title": {"text": "trials"}}, meta=columns)

@@ -46,6 +46,7 @@ def timeline(study: StudyData) -> go.Figure:
     figure.update_layout(
         barmode="overlay",
         bargap=0.3,
+        meta={"columns": {"y": "worker"}},
         xaxis={"type": "date"},
         yaxis={"categoryorder": "array", "categoryarray": list(reversed(data)), "showgrid": False},
     )

@@ -8,9 +8,13 @@ from typing import Annotated, Final
 from fastapi import Query
 from pydantic import StringConstraints
 
-_PLACE: Final = r"-?[0-9]{1,2}(?:\.[0-9]{1,9})?"
-Brush = Annotated[str, StringConstraints(pattern=rf"^\w{{1,64}}:{_PLACE}:{_PLACE}$")]
+_END: Final = r"[^:]{0,300}"
+Brush = Annotated[str, StringConstraints(pattern=rf"^\w{{1,64}}:{_END}:{_END}$")]
 Brushes = Annotated[
     Sequence[Brush],
-    Query(max_length=64, description="KNOB:LOW:HIGH, parts of a knob's axis [0, 1]"),
+    Query(
+        max_length=64,
+        description="NAME:FROM:TO, the wanted values of a knob or the objective; "
+        "an empty end is no end",
+    ),
 ]

@@ -1,49 +1,114 @@
-// Brushing: a box that is drawn over axes of the parallel coordinates filters the table of trials and
-// all other plots. It is kept in the page's address, so that it can be linked to.
+// Brushing: parts of axes that the reader wants alone. A box that is drawn over axes of the parallel
+// coordinates, or the form beside the chips, filters the table of trials and all other plots. It is
+// kept in the page's address, so that it can be linked to.
 import { asked, remember } from "./address.js";
 import { make } from "./dom.js";
+import { number } from "./format.js";
 
-const BRUSH = /^(\w+):(-?\d{1,2}(?:\.\d{1,9})?):(-?\d{1,2}(?:\.\d{1,9})?)$/;
-const said = asked().getAll("brush").map((text) => BRUSH.exec(text)).filter(Boolean);
-const brushes = new Map(said.map(([, name, ...ends]) => [name, ends])); // knob -> [low, high] of its axis
+const form = document.getElementById("brush"); // only the page of a study has one
+const { axis, low, high, choice } = form?.elements ?? {};
+const axes = new Map([...(axis?.options ?? [])].map((one) => [one.value, choicesOf(one)])); // name -> choices, if it has any
+const brushes = new Map(asked().getAll("brush").map(parsed).filter(known)); // name -> [from, to], "" is no end
 
-/** Hears boxes drawn in the figure; `changed` is called when what is shown is to be read again. */
-export function wireBrush(place, changed) {
-  show(changed);
+/** Shows what the address says, and follows the form; a change is told to the document as `brushed`. */
+export function wireBrushes() {
+  if (!form) return;
+  show();
+  ask();
+  axis.addEventListener("change", ask);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const ends = axes.get(axis.value) ? [choice.value, choice.value] : [low.value, high.value];
+    if (ends.some(Boolean)) brushes.set(axis.value, ends);
+    else brushes.delete(axis.value);
+    low.value = high.value = "";
+    change();
+  });
+}
+
+/** Hears boxes drawn in the figure: also one in which nothing can be brushed yet. */
+export function hearBoxes(place) {
   place.on("plotly_selected", (event) => {
     if (!event?.range) return;
     const [left, right] = event.range.x;
-    const ends = event.range.y.map((end) => Math.min(1, Math.max(0, end)).toFixed(4));
-    place.layout.xaxis.ticktext.forEach((name, axis) => {
-      if (axis >= left && axis <= right && axis < place.layout.xaxis.ticktext.length - 1) brushes.set(name, ends);
+    place.layout.meta.axes.forEach((one, at) => {
+      const ends = at >= left && at <= right && endsOf(one, ...event.range.y);
+      if (ends) brushes.set(one.name, ends);
     });
-    change(changed);
+    change();
   });
-  place.on("plotly_deselect", () => (brushes.clear(), change(changed)));
+  place.on("plotly_deselect", () => (brushes.clear(), change()));
 }
 
 /** Returns what the table and the plots ask the server for. */
-export const brushed = () => [...brushes].map(([name, ends]) => ["brush", `${name}:${ends.join(":")}`]);
+export const brushed = () => [...brushes].map(([name, ends]) => ["brush", [name, ...ends.map(encodeURIComponent)].join(":")]);
 
-function change(changed) {
-  show(changed);
+function choicesOf(option) {
+  return option.dataset.choices ? JSON.parse(option.dataset.choices) : null;
+}
+
+/** Returns the name and the ends that a brush of the address says. */
+function parsed(text) {
+  const [name, ...ends] = text.split(":");
+  try {
+    return [name, ends.map(decodeURIComponent)];
+  } catch {
+    return [name, []];
+  }
+}
+
+/** Returns whether the server could follow it: an address can say anything. */
+function known([name, ends]) {
+  return ends.length === 2 && axes.has(name) && (axes.get(name) || ends.every((end) => Number.isFinite(Number(end))));
+}
+
+/** Returns the values at two places of an axis [0, 1], "" beyond its ends; null between two choices. */
+function endsOf({ low: least, high: most, log, choices }, from, to) {
+  if (choices) {
+    const at = (i) => i / Math.max(choices.length - 1, 1);
+    const inside = choices.filter((_, i) => at(i) >= from && at(i) <= to);
+    return inside.length ? [inside[0], inside.at(-1)] : null;
+  }
+  const value = (at) => (log ? least * (most / least) ** at : least + (most - least) * at);
+  const short = (at) => String(Number(value(at).toPrecision(6)));
+  return [from > 0 ? short(from) : "", to < 1 ? short(to) : ""];
+}
+
+/** Asks for a choice where the axis has some, else for two numbers. */
+function ask() {
+  const choices = axes.get(axis.value);
+  choice.replaceChildren(...(choices ?? []).map((one) => make("option", {}, one)));
+  for (const field of [low, high, choice]) field.closest("label").hidden = Boolean(choices) !== (field === choice);
+}
+
+function change() {
+  show();
   const query = asked();
   query.delete("brush");
   for (const [key, value] of brushed()) query.append(key, value);
   remember(query);
-  changed();
+  document.dispatchEvent(new Event("brushed"));
 }
 
-/** Shows a button for each brushed knob, which takes the brush away. */
-function show(changed) {
+/** Shows a button for each brush, which takes it away. */
+function show() {
   const place = document.getElementById("brushes");
-  place.replaceChildren(
-    ...[...brushes].map(([name, [low, high]]) => {
-      const part = `${Math.round(100 * low)} to ${Math.round(100 * high)} % of its axis`;
-      const button = make("button", { type: "button", className: "small" }, `${name}: ${part} ✕`);
-      button.setAttribute("aria-label", `Show all values of ${name} again`);
-      button.addEventListener("click", () => (brushes.delete(name), change(changed)));
-      return button;
-    }),
-  );
+  place.replaceChildren(...[...brushes].map(([name, ends]) => {
+    const label = [...axis.options].find((one) => one.value === name).text;
+    const button = make("button", { type: "button" }, `${label}: ${said(ends)} ✕`);
+    button.setAttribute("aria-label", `Show all values of ${label} again`);
+    button.addEventListener("click", () => {
+      brushes.delete(name);
+      change();
+      (place.firstChild ?? axis).focus({ preventScroll: true }); // not where a keyboard's reader is lost
+    });
+    return button;
+  }));
+}
+
+function said(ends) {
+  const [from, to] = ends.map((end) => (end && Number.isFinite(Number(end)) ? number(Number(end)) : end));
+  if (from === to) return from || "any value";
+  if (!from) return `up to ${to}`;
+  return to ? `${from} to ${to}` : `from ${from}`;
 }

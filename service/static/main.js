@@ -5,6 +5,7 @@
 //   [data-act]          a button that posts there          [data-copy]    copies that element's text
 //   [data-send]         a form that is sent there as JSON  [data-opens]   opens that dialog
 import { wireActions } from "./actions.js";
+import { wireBrushes } from "./brush.js";
 import { localise, tick } from "./format.js";
 import { follow } from "./live.js";
 import { drawFigures, growCurves, mayMiss, watchFigures } from "./plots.js";
@@ -38,6 +39,7 @@ async function refresh() {
 rememberRegions();
 localise(document);
 watchFigures();
+wireBrushes();
 wireOptions();
 setInterval(tick, 1000);
 let study; // the study's state, as the last event told it

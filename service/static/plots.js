@@ -1,7 +1,7 @@
 // Draws plotly figures from the server, in the page's colours; plotly.js is loaded when first needed.
 // What is on the screen is drawn first and kept fresh; the rest once, and again when it is scrolled to.
 import { getVersioned } from "./api.js";
-import { brushed, wireBrush } from "./brush.js";
+import { brushed, hearBoxes } from "./brush.js";
 import { grown } from "./curves.js";
 import { paint } from "./paint.js";
 
@@ -37,8 +37,9 @@ async function drawFirst(places) {
 
 const idle = () => new Promise((done) => (window.requestIdleCallback ?? setTimeout)(done));
 
-/** Draws again when the reader changes between light and dark, or scrolls to what is stale. */
+/** Draws again when the reader changes between light and dark, brushes, or scrolls to what is stale. */
 export function watchFigures() {
+  document.addEventListener("brushed", () => drawFigures().catch(() => {})); // the next redraw tries again
   DARK.addEventListener("change", () => [...figures.keys()].forEach((place) => draw(place, true)));
   const observer = new IntersectionObserver(
     (entries) => entries.filter((e) => e.isIntersecting && stale.delete(e.target)).forEach((e) => refresh(e.target).catch(() => stale.add(e.target))),
@@ -125,12 +126,7 @@ async function draw(place, again = false) {
   place.style.minHeight = `${layout.height}px`;
   await window.Plotly.react(place, data, layout, CONFIG);
   if (first) place.on("plotly_click", open);
-  if (first && place.id === "parallel" && layout.dragmode === "select") wireBrush(place, showBrushed);
-}
-
-function showBrushed() {
-  document.dispatchEvent(new Event("brushed"));
-  drawFigures().catch(() => {}); // the next redraw tries again
+  if (first && place.id === "parallel") hearBoxes(place);
 }
 
 function open({ points }) {

@@ -1,4 +1,5 @@
 // Saves a plot as it stands on the page: a picture (PNG, SVG) or its points (CSV).
+import { csv } from "./csv.js";
 import { make, toast } from "./dom.js";
 
 const SCALE = 2; // pixels of a PNG for one of the page
@@ -14,7 +15,7 @@ export function wireSaving() {
 async function save(place, kind) {
   if (!place.data) return toast("The plot is not drawn yet.", true);
   const name = `${location.pathname.split("/").pop()}-${place.id}.${kind}`;
-  if (kind === "csv") return download(name, `data:text/csv;charset=utf-8,${encodeURIComponent(csv(place.data))}`);
+  if (kind === "csv") return download(name, `data:text/csv;charset=utf-8,${encodeURIComponent(csv(place))}`);
   const background = getComputedStyle(place.closest(".card")).backgroundColor;
   const layout = { ...place.layout, paper_bgcolor: background, plot_bgcolor: background };
   const { clientWidth: width, clientHeight: height } = place;
@@ -24,13 +25,4 @@ async function save(place, kind) {
 
 function download(name, href) {
   make("a", { href, download: name }).click();
-}
-
-/** Returns the points of all traces, a line each; gaps are left out. */
-function csv(traces) {
-  const cell = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  const lines = traces.filter(({ z }) => !z).flatMap(({ name, x, y, customdata }) =>
-    [...(x ?? [])].map((at, i) => [name, customdata?.[i], at, y[i]].map((value) => cell(String(value ?? "")))),
-  );
-  return [["series", "trial", "x", "y"], ...lines.filter((line) => line[3] !== "")].map(String).join("\n");
 }

@@ -29,7 +29,7 @@ SERIOUS = ("serious", "critical")
 PATHS = [
     "/",
     "/?q=none",
-    "/studies/filled",
+    "/studies/filled?brush=dropout:0.1:0.4",
     "/studies/filled/trials/3",
     "/studies/filled/compare?trials=3,4",
     "/studies/filled/report",

@@ -211,7 +211,8 @@ def test_curves_are_drawn_as_the_reader_says_and_the_address_keeps_it(study_page
 
 
 @pytest.mark.parametrize(
-    ("kind", "begins"), [("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"series,trial,x,y\n")]
+    ("kind", "begins"),
+    [("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("CSV", b"series,trial,validation ")],
 )
 def test_a_plot_is_saved(study_page: Page, kind: str, begins: bytes) -> None:
     study_page.locator("#history-save summary").click()

@@ -24,11 +24,6 @@ SEARCH = {
     "regularizer": {"choice": ["none", "l2"]},
 }
 
-HIGHEST = """
-    Math.max(0, ...document.getElementById("rates").data
-      .filter((trace) => trace.customdata).flatMap((trace) => [...trace.x]))
-"""
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -259,37 +254,6 @@ def test_a_worker_is_drained_and_readmitted(page: Page, server: Server) -> None:
     page.wait_for_selector("#present .draining", state="detached")
     page.get_by_role("link", name="Log of gpu-7").click()
     page.wait_for_selector("#log >> text=this server did not start the worker")
-
-
-def test_a_brush_over_an_axis_filters_the_table_and_the_plots(page: Page) -> None:
-    until(page, DRAWN)  # else the page moves under the mouse
-    plot = page.locator("#parallel .nsewdrag").first
-    plot.scroll_into_view_if_needed()
-    box = plot.bounding_box()
-    assert box is not None
-    page.mouse.move(box["x"] + 2, box["y"] + box["height"] * 0.5)
-    page.mouse.down()
-    page.mouse.move(box["x"] + box["width"] * 0.15, box["y"] + box["height"] * 0.98, steps=5)
-    page.mouse.up()
-    chip = page.get_by_role("button", name="Show all values of learning_rate again")
-    chip.wait_for()
-    rates = page.locator("#trials tbody tr td:nth-child(6)")
-    wait_for(
-        lambda: 0 < rates.count() < 40 and max(map(float, rates.all_inner_texts())) < 4e-3,
-        30,
-        "only the lower half of the learning rates",
-    )
-    page.locator("#rates").scroll_into_view_if_needed()
-    until(page, f"{HIGHEST} < 4e-3")  # the plots too
-    page.reload()  # the address keeps it
-    until(page, "document.getElementById('rates').data !== undefined")
-    until(page, f"{HIGHEST} < 4e-3")
-    assert "brush=learning_rate" in page.url
-    chip.click()
-    wait_for(lambda: rates.count() >= 40, 30, "all trials again")
-    page.locator("#rates").scroll_into_view_if_needed()
-    until(page, f"{HIGHEST} > 4e-3")
-    assert "brush" not in page.url
 
 
 def test_a_study_is_given_another_budget_and_a_narrower_space(page: Page, server: Server) -> None:

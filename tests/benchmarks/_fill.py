@@ -19,7 +19,7 @@ from service.dispatch.context import Context
 from service.dispatch.studies import open_study
 from service.leases import LeaseTimes
 from service.reconcile import differences
-from service.store import tables
+from service.store import studies, tables
 from service.store.database import Database, Row, Tx
 from service.store.migrate import migrate
 from service.tuning.distributions import distribution
@@ -55,18 +55,35 @@ def fill(url: str, document: dict[str, Any], trials: int, reports: int = 10) -> 
         migrate(database)
         spec = parse_spec(document)
         ctx = Context(database, LeaseTimes(60))
-        study = database.write(lambda tx: open_study(tx, ctx, spec))
-        worker = database.write(_worker)
-        for first in range(0, trials, AT_ONCE):
-            numbers = range(first, min(first + AT_ONCE, trials))
-            database.write(lambda tx, n=numbers: _Batch(tx, spec, study, worker, reports).insert(n))
+        database.write(lambda tx: open_study(tx, ctx, spec))
+        _add(database, spec, range(trials), reports)
         found = differences(database)
         assert not found, found[:5]
     finally:
         database.close()
 
 
+def fill_more(url: str, document: dict[str, Any], numbers: range, reports: int = 10) -> None:
+    """Adds COMPLETE trials of these numbers to a study that is there."""
+    database = Database(url)
+    try:
+        _add(database, parse_spec(document), numbers, reports)
+    finally:
+        database.close()
+
+
+def _add(database: Database, spec: StudySpec, numbers: range, reports: int) -> None:
+    study = database.read(lambda conn: studies.by_name(conn, spec.name))
+    worker = database.write(_worker)
+    for first in range(numbers.start, numbers.stop, AT_ONCE):
+        some = range(first, min(first + AT_ONCE, numbers.stop))
+        database.write(lambda tx, n=some: _Batch(tx, spec, study, worker, reports).insert(n))
+
+
 def _worker(tx: Tx) -> int:
+    known = sa.select(tables.workers.c.id).where(tables.workers.c.name == "fill")
+    if (found := tx.conn.execute(known).scalar_one_or_none()) is not None:
+        return int(found)
     facts = {"name": "fill", "host": "bench", "pid": 1, "device": "cpu", "code_hash": "bench"}
     seen = {"protocol": 1, "registered_at": tx.now, "seen_at": tx.now, "seen_t": tx.t}
     added = tx.conn.execute(tables.workers.insert().values(**facts, **seen, gone=True))

@@ -180,39 +180,6 @@ def test_the_table_is_sorted_filtered_and_cut_on_the_server(client, read):
     assert "lambda" not in by_knob[-1]["params"]
 
 
-def test_the_table_keeps_what_is_brushed(client):
-    def numbers(*brush):
-        url = "/api/v1/studies/quickstart/table"
-        answer = client.get(url, params={"brush": brush, "sort": "number", "down": False})
-        assert answer.status_code == 200, answer.text
-        return {row["number"]: row["params"] for row in answer.json()["rows"]}
-
-    low = numbers("learning_rate:0:0.5")
-    assert {n for n, p in numbers().items() if p["learning_rate"] < 10**-2.5} == low.keys() != set()
-    both = numbers("learning_rate:0:0.5", "lambda:0:1")
-    assert both.keys() == {n for n, p in low.items() if "lambda" in p}
-    assert numbers("nothing:0:1") == numbers()
-    wrong = client.get("/api/v1/studies/quickstart/table?brush=learning_rate:x:1")
-    assert wrong.status_code == 422
-
-
-def test_a_figure_shows_what_is_brushed(client):
-    def rates(kind="rates", **query):
-        answer = client.get(f"/api/v1/studies/quickstart/figures/{kind}", params=query)
-        assert answer.status_code == 200, answer.text
-        traces = answer.json()["data"]
-        return {n for trace in traces for n in trace.get("customdata") or () if n is not None}
-
-    table = client.get("/api/v1/studies/quickstart/table?brush=learning_rate:0:0.5").json()
-    low = {row["number"] for row in table["rows"]}
-    brush = {"brush": ["learning_rate:0:0.5"]}
-    assert rates(**brush) == rates() & low != rates()
-    assert rates("timeline", **brush) == rates("timeline") & low != rates("timeline")
-    matters = client.get("/api/v1/studies/quickstart/figures/importances", params=brush).json()
-    assert matters["data"][0]["y"] == ["dropout"]
-    assert client.get("/api/v1/studies/quickstart/figures/rates?brush=x").status_code == 422
-
-
 def test_figures_answer_for_what_is_not_there(client):
     assert client.get("/api/v1/studies/none/figures").status_code == 404
     assert client.get("/api/v1/studies/none/figures/history").status_code == 404
