@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.dispatch import steer, watching
+from service.dispatch import watching
 from service.dispatch.watching import Watch
 from service.figures import TrialData
 from service.figures.kept import CURVE_POINTS, CURVES, Kept, Told
-from studies.changes import ChangeBody
 from studies.errors import NotFound
 from studies.trial import StudyState, TrialState
 from studies.wire import ReportItem
