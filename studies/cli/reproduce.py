@@ -23,7 +23,7 @@ from studies.wire import TrialDetail
 _SAME: Final = (  # facts of an environment on which a loss's last bits may depend
     *("device", "device_name", "devices", "precision", "emulated", "threads", "driver", "cuda"),
     *("python", "torch", "numpy", "safetensors", "transformers", "lmtune", "git_commit"),
-    *("tokenizer_sha256", "initial_weights_sha256"),
+    *("tokenizer_sha256", "initial_weights_sha256", "model_config_sha256"),
 )
 _PARTED: Final = (
     "a batch shared out among other devices or parts: its sums are rounded in another order, and"
