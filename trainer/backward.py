@@ -110,10 +110,11 @@ class Backward:
         scale = self._scaler.scale * self._ranks.world  # of which the ranks' mean is taken
         with self._precision.computing():
             for x_bT, y_bT, memory in zip(*own, self._split(), strict=True):
-                share = self._share(y_bT, y_BT)
-                with self._precision.forward():
-                    part, memory = self._loss(forward, x_bT, y_bT, memory)
-                (part * (share * scale)).backward()
+                share, more = self._share(y_bT, y_BT), len(memories) + 1 < self._parts
+                with self._ranks.holding_back(forward, more):
+                    with self._precision.forward():
+                        part, memory = self._loss(forward, x_bT, y_bT, memory)
+                    (part * (share * scale)).backward()
                 loss += share * part.detach()
                 memories.append([(h.detach(), c.detach()) for h, c in memory])
         self._memory = _joined(memories) if self._carries else []

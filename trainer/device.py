@@ -41,6 +41,16 @@ def choose_device() -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
+def make_current(device: torch.device) -> None:
+    """Has CUDA take this device where none is named; for the calling thread alone.
+
+    Else what a rank's threads do on no named device, as pinning host memory, may open a context on
+    the first GPU, where each takes some hundred MB.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def short_name(device: torch.device) -> str:
     """Returns what lists of workers show: cpu, or the GPU's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

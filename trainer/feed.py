@@ -12,6 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from trainer.device import make_current
+
 Batch = tuple[Tensor, Tensor]
 Make = Callable[[int], Batch]  # a pure function of the step: it may be called ahead, in a thread
 
@@ -44,7 +46,7 @@ class Ahead(Feed):
     def __init__(self, make: Make, device: torch.device) -> None:
         super().__init__(make)
         self._device = device
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="feed")
+        self._thread = ThreadPoolExecutor(1, "feed", initializer=make_current, initargs=(device,))
         self._next: tuple[int, Future[Batch]] | None = None
 
     def _take(self, step: int) -> Batch:

@@ -9,6 +9,7 @@ Shapes: B sequences, b sequences of a rank, T tokens.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from studies.trial import Outcome
+from trainer.device import make_current
 
 ValueT = TypeVar("ValueT")
 _SILENCE: Final = timedelta(minutes=10)  # then a rank that hears nothing ends with an error
@@ -36,6 +38,10 @@ class Ranks:
     def wrap(self, model: nn.Module) -> Any:
         """Returns the model whose backward pass leaves the mean of all ranks' gradients."""
         return model
+
+    def holding_back(self, model: Any, more: bool) -> AbstractContextManager[None]:
+        """Around a part's forward and backward pass: where `more` follow, ranks do not meet yet."""
+        return nullcontext()
 
     def any(self, here: bool) -> bool:
         """Returns whether it is so on any rank: every rank asks."""
@@ -80,6 +86,13 @@ class Together(Ranks):
         # Buffers are tables of angles and masks, equal on every rank.
         return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
+    def holding_back(self, model: Any, more: bool) -> AbstractContextManager[None]:
+        """Keeps the gradient here, to be summed over the ranks once, with the last part's."""
+        if not (more and isinstance(model, DistributedDataParallel)):
+            return nullcontext()
+        held: AbstractContextManager[None] = model.no_sync()
+        return held
+
     def any(self, here: bool) -> bool:
         """Returns whether it is so on any rank."""
         told = torch.tensor(float(here))
@@ -108,7 +121,11 @@ class Together(Ranks):
 
 
 def build_ranks(device: torch.device) -> Ranks:
-    """Returns who trains: as torchrun's environment says, else this process alone."""
+    """Returns who trains: as torchrun's environment says, else this process alone.
+
+    From here on the device is this thread's own.
+    """
+    make_current(device)
     return Together(device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Ranks()
 
 

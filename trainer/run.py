@@ -30,7 +30,7 @@ from trainer.evaluate import evaluate
 from trainer.feed import Batch, build_feed
 from trainer.memory import require_memory
 from trainer.meter import Meter, require_sane
-from trainer.models import LanguageModel, build_model, weights_sha256
+from trainer.models import LanguageModel, beginning, build_model
 from trainer.noise import build_noise
 from trainer.objective import build_objective
 from trainer.optim import Updater
@@ -76,7 +76,7 @@ class Run:
         build = partial(_build_model, recipe, self._data)
         require_memory(build, train.optimizer, self.device)
         device.reset_peak_memory(self.device)
-        self._weights = weights_sha256(recipe.model)
+        self._beginning = beginning(recipe.model)
         self._seed = train.seed or 0
         device.seed_generators(self.device, draw_seed(self._seed, 0, "initialisation"))
         self._model = build()
@@ -224,7 +224,7 @@ class Run:
             "validation_tokens": len(self._data.validation_N),
             "test_tokens": len(self._data.test_N),
             "unigram_loss": self._data.unigram_loss,
-            "initial_weights_sha256": self._weights,
+            **self._beginning,
         }
 
     def save(self, path: Path) -> CheckpointFile:
@@ -267,11 +267,12 @@ class Run:
     def _identity(self) -> Mapping[str, str | None]:
         said = self.recipe.model_dump_json(by_alias=True)
         digest = hashlib.sha256(said.encode()).hexdigest()
+        config = self._beginning.get("model_config_sha256")
         return {
             "recipe": digest,
             "text": self._data.sha256,
             "tokenizer": self._data.tokenizer_sha256,
-            "start": self._weights,
+            "start": self._beginning["initial_weights_sha256"] or config,
         }
 
     def _trunk(self) -> dict[str, Any]:

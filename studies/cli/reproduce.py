@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,7 +20,18 @@ from studies.client import Client
 from studies.errors import InvalidInput, LmtuneError
 from studies.wire import TrialDetail
 
-_SAME: Final = ("device_name", "driver", "threads", "torch", "python", "git_commit", "precision")
+_SAME: Final = (  # facts of an environment on which a loss's last bits may depend
+    *("device", "device_name", "devices", "precision", "emulated", "threads", "driver", "cuda"),
+    *("python", "torch", "numpy", "safetensors", "transformers", "lmtune", "git_commit"),
+    *("tokenizer_sha256", "initial_weights_sha256", "model_config_sha256"),
+)
+_PARTED: Final = (
+    "a batch shared out among other devices or parts: its sums are rounded in another order, and"
+    " dropout draws other masks"
+)
+_ANY_ORDER: Final = (
+    "on CUDA without train.deterministic: no two runs need be equal to the last bit, even there"
+)
 
 
 def reproduce(
@@ -30,6 +41,8 @@ def reproduce(
 ) -> None:
     """Train a trial again on this machine, alone, and say whether its losses come out the same.
 
+    On one device, whatever the trial had; what is known to differ is said first.
+
     Exit code 0 where every loss is equal to the last bit, 1 where one is not.
     """
     client = client_of(context)
@@ -38,8 +51,10 @@ def reproduce(
     if not told:
         raise InvalidInput.of("TRIAL", f"trial {trial} has reported nothing", "name another one")
     with tempfile.TemporaryDirectory(prefix="lmtune-") as folder:
-        environment, again = _train(client, detail, max(told), Path(folder))
-    _say_environments(detail, environment)
+        environment, metrics = _train(client, detail, max(told), Path(folder))
+    for difference in _differences(detail, environment, metrics):
+        say(difference)
+    again = {step: metrics[step]["validation_loss"] for step in told}
     far = {step: abs(again[step] - loss) for step, loss in told.items() if again[step] != loss}
     if not far:
         say(f"bit-equal: all {len(told)} losses are the same")
@@ -54,13 +69,13 @@ def reproduce(
 
 def _train(
     client: Client, trial: TrialDetail, until: int, folder: Path
-) -> tuple[Mapping[str, Any], dict[int, float]]:
-    """Returns where the trial was trained again, and its losses by step."""
+) -> tuple[Mapping[str, Any], dict[int, Mapping[str, float]]]:
+    """Returns where the trial was trained again, and what it reported by step."""
     environment, *rows = run_trainer(client, trial, folder, "--until", until)
-    losses = {row["step"]: row["metrics"]["validation_loss"] for row in rows}
-    if missing := {p.step for p in trial.curve} - losses.keys():
+    metrics = {row["step"]: row["metrics"] for row in rows}
+    if missing := {p.step for p in trial.curve} - metrics.keys():
         raise LmtuneError(f"the training ended before step {min(missing)}; see the lines above")
-    return environment, losses
+    return environment, metrics
 
 
 def run_trainer(
@@ -89,10 +104,35 @@ def _threads(trial: TrialDetail) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(known[-1])} if known else {}
 
 
-def _say_environments(trial: TrialDetail, now: Mapping[str, Any]) -> None:
-    """Says in what this machine differs from those of the trial."""
+def _differences(
+    trial: TrialDetail, now: Mapping[str, Any], again: Mapping[int, Mapping[str, float]]
+) -> Iterator[str]:
+    """Yields in what this training differs from the trial's, and why that may change a loss."""
+    facts = list(_of_environments(trial, now))
+    for attempt, fact, then in facts:
+        yield f"{fact}: {then} in attempt {attempt}, {now.get(fact)} now"
+    parted = list(_of_parts(trial, again))
+    yield from parted
+    if parted or any(fact == "devices" for _, fact, _ in facts):
+        yield _PARTED
+    devices = {now.get("device"), *(a.environment.get("device") for a in trial.attempts)}
+    if "cuda" in devices and not trial.recipe.train.deterministic:
+        yield _ANY_ORDER
+
+
+def _of_environments(trial: TrialDetail, now: Mapping[str, Any]) -> Iterator[tuple[int, str, Any]]:
+    """Yields attempt, fact and what it was, where it is another on this machine."""
     for attempt in trial.attempts:
         then = attempt.environment
         for fact in _SAME:
             if fact in then and then[fact] != now.get(fact):
-                say(f"{fact}: {then[fact]} in attempt {attempt.attempt}, {now.get(fact)} now")
+                yield attempt.attempt, fact, then[fact]
+
+
+def _of_parts(trial: TrialDetail, again: Mapping[int, Mapping[str, float]]) -> Iterator[str]:
+    """Yields where the trial's batches, halved for memory, were first computed in other parts."""
+    for point in trial.curve:
+        then, now = point.metrics.get("batch_parts"), again[point.step].get("batch_parts")
+        if None not in (then, now) and then != now:
+            yield f"batch_parts: {then:g} at step {point.step}, {now:g} now"
+            return

@@ -15,7 +15,7 @@ from studies.errors import InvalidInput
 from studies.explain import near
 from studies.parts import Duration
 
-KINDS: Final = ("lstm", "gpt", "gpt2", "llama", "qwen3")
+KINDS: Final = ("lstm", "gpt", "gpt2", "llama", "qwen2", "qwen3")
 DEVICES: Final = ("cpu", "gpu")
 DEFAULT_KNOBS: Final = "learning_rate, regularizer, dropout"
 _ENDLESS: Final = 1_000  # trials of a study that a time ends

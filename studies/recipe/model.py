@@ -9,18 +9,19 @@ from pydantic import model_validator
 from studies.knobs import knob
 from studies.recipe.section import Section, misfit
 
-FAMILIES: Final = ("gpt2", "llama", "qwen3", "bert")  # that Hugging Face's transformers builds
+# What Hugging Face's transformers builds.
+FAMILIES: Final = ("gpt2", "llama", "qwen2", "qwen3", "bert")
 MASKED: Final = ("bert",)  # predict hidden tokens from both sides, not the next one
-_ROTARY: Final = ("llama", "qwen3")
+_ROTARY: Final = ("llama", "qwen2", "qwen3")
 
 
 class ModelRecipe(Section):
     """The shape of the language model."""
 
-    kind: Literal["lstm", "gpt", "gpt2", "llama", "qwen3", "bert", "script"] = knob(
+    kind: Literal["lstm", "gpt", "gpt2", "llama", "qwen2", "qwen3", "bert", "script"] = knob(
         "lstm",
-        "the architecture; gpt2, llama, qwen3 and bert are Hugging Face's (docs/models.md); script"
-        " is a training script of your own (docs/custom-scripts.md)",
+        "the architecture; gpt2, llama, qwen2, qwen3 and bert are Hugging Face's (docs/models.md);"
+        " script is a training script of your own (docs/custom-scripts.md)",
         source="Hochreiter and Schmidhuber 1997 (lstm), arXiv:1706.03762 (transformers)",
     )
     command: tuple[str, ...] | None = knob(
@@ -28,7 +29,8 @@ class ModelRecipe(Section):
         searchable=False, min_length=1,
     )  # fmt: skip
     folder: str | None = knob(
-        None, "a folder on the worker, saved by transformers: its weights and shape are the start",
+        None, "a folder on the worker, saved by transformers: its shape and weights are the start;"
+        " where it has only a config.json, weights are drawn",
         searchable=False,
     )  # fmt: skip
     embedding_dim: int = knob(

@@ -1,9 +1,10 @@
 """One training run three ways: our loop, a loop written by hand, Hugging Face's Trainer.
 
-Each trains the same shape on the same tokens, batch, optimizer, schedule and clipping, and returns
-the seconds of the timed steps, which follow untimed ones. Nothing is evaluated meanwhile.
+Each trains the same shape on the same tokens, batch, optimizer, schedule and clipping, in the same
+number format, compiled or not, and returns the seconds of the timed steps, which follow untimed
+ones. Nothing is evaluated meanwhile.
 
-Shapes: B sequences, T tokens, N tokens of the text.
+Shapes: B sequences, T tokens, E width, V vocabulary, N tokens of the text.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,61 +21,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from studies.corpus import builtin_text
-from studies.recipe import Recipe
 from studies.trial import Outcome
+from tests.benchmarks._shapes import (
+    CLIP,
+    LEARNING_RATE,
+    PLAIN,
+    Setting,
+    Shape,
+    recipe,
+    synchronize,
+    text,
+    tokens_N,
+)
 from trainer.device import choose_device
 from trainer.loop import NullReporter, train
 
-LEARNING_RATE: Final = 1e-3
-CLIP: Final = 1.0
 LOGGED_EVERY: Final = 25  # steps: all three look at the loss so often, as our loop does
-WARM: Final = 10  # untimed steps
 
 
-@dataclass(frozen=True)
-class Shape:
-    """A model and its batch."""
-
-    kind: str  # lstm or gpt
-    width: int  # embedding_dim
-    hidden: int  # hidden_dim
-    layers: int
-    batch: int  # sequences
-    length: int  # tokens
-    steps: int  # timed
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the timed steps."""
-        return self.steps * self.batch * self.length
-
-
-SHAPES: Final[Mapping[str, Shape]] = {
-    "lstm-small": Shape("lstm", 64, 128, 1, 8, 32, 100),
-    "gpt-small": Shape("gpt", 64, 256, 2, 8, 32, 60),
-    "lstm-medium": Shape("lstm", 256, 512, 2, 16, 64, 10),
-    "gpt-medium": Shape("gpt", 256, 1024, 4, 16, 64, 10),
-}
-HEADS: Final = 4
-
-
-@lru_cache(maxsize=1)
-def text() -> str:
-    """The text that all train on."""
-    return builtin_text("stdlib")
-
-
-def tokens_N(device: torch.device) -> Tensor:
-    """Returns the training split as bytes, on the device."""
-    part = text()[: int(0.9 * len(text()))].encode()
-    return torch.frombuffer(bytearray(part), dtype=torch.uint8).to(device)
-
-
-def synchronize() -> None:
-    """Waits for the device."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def prepare(setting: Setting) -> None:
+    """Drops what earlier loops compiled: torch keeps eight graphs of a function, then runs none."""
+    if setting.compile:
+        torch.compiler.reset()
+        torch._dynamo.config.allow_rnn = True
 
 
 # -------------------------------------------------------------------------------- ours
@@ -84,38 +52,26 @@ def synchronize() -> None:
 class _Clock(NullReporter):
     """Takes the time between two steps, then ends the run."""
 
-    def __init__(self, steps: int) -> None:
-        self._steps, self.seconds = steps, math.nan
+    def __init__(self, warm: int, steps: int) -> None:
+        self._warm, self._steps, self.seconds = warm, steps, math.nan
         self._began = 0.0
 
     def ending(self, step: int) -> Outcome | None:
         """Ends the run when the timed steps are done."""
-        if step == WARM:
+        if step == self._warm:
             synchronize()
             self._began = time.perf_counter()
-        if step < WARM + self._steps:
+        if step < self._warm + self._steps:
             return None
         synchronize()
         self.seconds = time.perf_counter() - self._began
         return Outcome.PRUNED
 
 
-def ours(shape: Shape) -> float:
+def ours(shape: Shape, setting: Setting) -> float:
     """Returns the seconds of our loop."""
-    recipe = Recipe.model_validate({
-        "data": {"builtin": "stdlib"},
-        "model": {
-            "kind": shape.kind, "embedding_dim": shape.width, "hidden_dim": shape.hidden,
-            "layers": shape.layers, "heads": HEADS, "positions": "learned",
-        },
-        "train": {
-            "batch_size": shape.batch, "sequence_length": shape.length, "optimizer": "adamw",
-            "learning_rate": LEARNING_RATE, "gradient_clip": CLIP, "schedule": "constant",
-            "steps": 10**6, "evaluate_every": 10**6, "seed": 1,
-        },
-    })  # fmt: skip
-    clock = _Clock(shape.steps)
-    train(recipe, text(), clock)
+    clock = _Clock(setting.warm, shape.steps)
+    train(recipe(shape, setting), text(shape.vocabulary), clock)
     return clock.seconds
 
 
@@ -127,9 +83,9 @@ class HandLSTM(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(256, shape.width)
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.lstm = nn.LSTM(shape.width, shape.hidden, shape.layers, batch_first=True)
-        self.output = nn.Linear(shape.hidden, 256)
+        self.output = nn.Linear(shape.hidden, shape.vocabulary)
 
     def forward(self, x_BT: Tensor) -> Tensor:
         """Returns logits_BTV."""
@@ -141,17 +97,18 @@ class HandBlock(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        width = shape.width
-        self.first, self.second = (nn.LayerNorm(width, bias=False) for _ in range(2))
+        width, self.heads = shape.width, shape.heads
+        self.first = nn.LayerNorm(width, bias=False)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.project = nn.Linear(width, width, bias=False)
+        self.second = nn.LayerNorm(width, bias=False)
         self.up = nn.Linear(width, shape.hidden, bias=False)
         self.down = nn.Linear(shape.hidden, width, bias=False)
 
     def forward(self, h_BTE: Tensor) -> Tensor:
         """Returns the residual stream."""
         batch, length, width = h_BTE.shape
-        q, k, v = self.qkv(self.first(h_BTE)).view(batch, length, 3, HEADS, -1).unbind(2)
+        q, k, v = self.qkv(self.first(h_BTE)).view(batch, length, 3, self.heads, -1).unbind(2)
         a = functional.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True
         )
@@ -164,11 +121,13 @@ class HandGPT(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(256, shape.width)
+        self.embedding = nn.Embedding(shape.vocabulary, shape.width)
         self.positions = nn.Embedding(shape.length, shape.width)
         self.blocks = nn.Sequential(*(HandBlock(shape) for _ in range(shape.layers)))
         self.norm = nn.LayerNorm(shape.width, bias=False)
-        self.output = nn.Linear(shape.width, 256, bias=False)
+        self.output = nn.Linear(shape.width, shape.vocabulary, bias=False)
+        if shape.tied:
+            self.output.weight = self.embedding.weight
 
     def forward(self, x_BT: Tensor) -> Tensor:
         """Returns logits_BTV."""
@@ -182,27 +141,51 @@ def hand_model(shape: Shape) -> nn.Module:
     return (HandLSTM if shape.kind == "lstm" else HandGPT)(shape).to(choose_device())
 
 
-def by_hand(shape: Shape) -> float:
+class ByHand:
+    """The step that one writes into a script."""
+
+    def __init__(self, model: nn.Module, setting: Setting = PLAIN) -> None:
+        self.model, self._autocast = model, setting.autocast
+        self._forward: Callable[[Tensor], Tensor] = (
+            torch.compile(model, dynamic=False) if setting.compile else model
+        )
+        self._optimizer = torch.optim.AdamW(
+            model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
+        )
+        self._scaler = torch.amp.GradScaler("cuda", enabled=setting.precision == "fp16")
+
+    def step(self, x_BT: Tensor, y_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the loss, and the gradient's norm before it was clipped."""
+        with self._computing():
+            logits_BTV = self._forward(x_BT)
+            loss = functional.cross_entropy(logits_BTV.flatten(0, 1), y_BT.flatten())
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss, norm
+
+    def _computing(self) -> AbstractContextManager[Any]:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast("cuda", dtype=self._autocast)
+
+
+def by_hand(shape: Shape, setting: Setting) -> float:
     """Returns the seconds of the loop that one writes into a script."""
     device = choose_device()
-    data_N, model = tokens_N(device), hand_model(shape)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=LEARNING_RATE, weight_decay=0.0, fused=True
-    )
+    data_N, training = tokens_N(shape, device), ByHand(hand_model(shape), setting)
     offsets_T = torch.arange(shape.length + 1, device=device)
     began = 0.0
-    for step in range(WARM + shape.steps):
-        if step == WARM:
+    for step in range(setting.warm + shape.steps):
+        if step == setting.warm:
             synchronize()
             began = time.perf_counter()
         start_B = torch.randint(len(data_N) - shape.length, (shape.batch,), device=device)
         window_BT = data_N[start_B[:, None] + offsets_T].long()
-        logits_BTV = model(window_BT[:, :-1])
-        loss = functional.cross_entropy(logits_BTV.flatten(0, 1), window_BT[:, 1:].flatten())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
+        loss, _ = training.step(window_BT[:, :-1], window_BT[:, 1:])
         if (step + 1) % LOGGED_EVERY == 0:
             loss.item()
     synchronize()
@@ -212,7 +195,7 @@ def by_hand(shape: Shape) -> float:
 # -------------------------------------------------------------------------------- Hugging Face
 
 
-class _WithLoss(nn.Module):
+class WithLoss(nn.Module):
     """The model by hand as Trainer wants it."""
 
     def __init__(self, inner: nn.Module) -> None:
@@ -229,8 +212,8 @@ class _WithLoss(nn.Module):
 class _Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
     """Every window of the text."""
 
-    def __init__(self, length: int) -> None:
-        self._tokens_N, self._length = tokens_N(torch.device("cpu")).long(), length
+    def __init__(self, shape: Shape) -> None:
+        self._tokens_N, self._length = tokens_N(shape, torch.device("cpu")).long(), shape.length
 
     def __len__(self) -> int:
         return len(self._tokens_N) - self._length
@@ -240,34 +223,38 @@ class _Windows(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {"input_ids": window_T[:-1], "labels": window_T[1:]}
 
 
-def hugging_face(shape: Shape, folder: Path) -> float:
+def hugging_face(shape: Shape, setting: Setting, folder: Path) -> float:
     """Returns the seconds of transformers.Trainer, set as fast as its arguments allow."""
     import transformers  # takes seconds
+
+    begins, ends = setting.warm, setting.warm + shape.steps
 
     class Clock(transformers.TrainerCallback):  # type: ignore[misc]
         began = ended = 0.0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step in (WARM, WARM + shape.steps):
+            if state.global_step in (begins, ends):
                 synchronize()
                 now = time.perf_counter()
                 self.began, self.ended = (
-                    (now, 0.0) if state.global_step == WARM else (self.began, now)
+                    (now, 0.0) if state.global_step == begins else (self.began, now)
                 )
 
     clock = Clock()
     arguments = transformers.TrainingArguments(
-        output_dir=str(folder), max_steps=WARM + shape.steps, report_to=[], save_strategy="no",
+        output_dir=str(folder), max_steps=ends, report_to=[], save_strategy="no",
         per_device_train_batch_size=shape.batch, learning_rate=LEARNING_RATE, weight_decay=0.0,
         lr_scheduler_type="constant", optim="adamw_torch_fused", max_grad_norm=CLIP,
         logging_steps=LOGGED_EVERY, disable_tqdm=True, use_cpu=choose_device().type == "cpu",
         dataloader_pin_memory=choose_device().type == "cuda", seed=1,
+        bf16=setting.precision == "bf16", fp16=setting.precision == "fp16",
+        torch_compile=setting.compile,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = transformers.Trainer(
-            model=_WithLoss(hand_model(shape)), args=arguments, callbacks=[clock],
-            train_dataset=_Windows(shape.length),
+            model=WithLoss(hand_model(shape)), args=arguments, callbacks=[clock],
+            train_dataset=_Windows(shape),
         )  # fmt: skip
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()

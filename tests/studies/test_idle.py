@@ -50,6 +50,39 @@ def test_a_range_wakes_a_knob_by_its_upper_end():
     assert said({"span_length": {"uniform": [2, 5]}, "span_masking": {"uniform": [0.0, 0.2]}}) == []
 
 
+@pytest.mark.parametrize(("name", "kinds"), [
+    ("embedding_dropout", ["llama", "qwen3", "bert"]),
+    ("hidden_dropout", ["llama", "qwen2"]),
+    ("output_dropout", ["gpt2", "bert"]),
+])  # fmt: skip
+def test_a_dropout_is_idle_where_no_kind_has_its_place(name, kinds):
+    search = {name: RANGE, "kind": {"choice": kinds}}
+    (notice,) = said(search)
+    assert f"search.{name}: changes nothing while kind is {' or '.join(kinds)}" in notice
+    search["kind"]["choice"].append("gpt")
+    assert said(search) == []
+
+
+def test_an_lstms_hidden_dropout_needs_two_layers():
+    search = {"hidden_dropout": RANGE}
+    notice = "search.hidden_dropout: changes nothing while layers is 1"
+    assert said(search) == [f"{notice} (remove it, or let layers be above 1)"]
+    assert said(search, model={"layers": 2}) == []
+    assert said({**search, "layers": {"choice": [1, 2]}}) == []
+    assert said({**search, "kind": {"choice": ["lstm", "gpt"]}}) == []
+
+
+def test_a_folder_has_the_shape():
+    model = {"kind": "gpt2", "folder": "/models/mine"}
+    search = {"heads": {"choice": [2, 4]}, "hidden_dim": {"choice": [8, 16]}, "dropout": RANGE}
+    for notice, name in zip(said(search, model=model), ("heads", "hidden_dim"), strict=True):
+        assert notice == (
+            f"search.{name}: changes nothing while folder is /models/mine"
+            " (remove it, or let folder be unset)"
+        )
+    assert said(search, model={"kind": "gpt2"}) == []
+
+
 def test_a_script_has_knobs_of_its_own():
     model = {"kind": "script", "command": ["python", "train.py"]}
     assert said({"momentum": RANGE}, model=model) == []
@@ -63,4 +96,4 @@ def test_no_ready_study_searches_in_vain(name):
 def test_the_table_names_knobs_and_their_values():
     for name, (other, values) in NEEDS.items():
         assert KNOBS[name].searchable
-        assert set(values) <= set(KNOBS[other].choices or ())
+        assert values == 0 or set(values) <= set(KNOBS[other].choices or ())

@@ -8,15 +8,17 @@ import transformers
 from safetensors.torch import load_file
 
 from studies.errors import InvalidInput
+from studies.idle import SHAPE
 from trainer.loop import train
 from trainer.models import build_model
 from trainer.objective import IGNORED, Masked
 from trainer.precision import Emulated, build_precision
 
 from .conftest import Recorder
+from .test_knobs import MOVED
 from .test_loop import assert_resumes
 
-FAMILIES = ["gpt2", "llama", "qwen3", "bert"]
+FAMILIES = ["gpt2", "llama", "qwen2", "qwen3", "bert"]
 CPU = torch.device("cpu")
 
 
@@ -68,7 +70,7 @@ def test_it_learns_and_a_resumed_run_ends_with_the_same_bits(tiny, fit, kind):
     assert_resumes(fit, tiny(kind=kind, **knobs), 8)
 
 
-@pytest.mark.parametrize(("kind", "linear"), [*zip(FAMILIES, (9, 15, 15, 14), strict=True)])
+@pytest.mark.parametrize(("kind", "linear"), [*zip(FAMILIES, (9, 15, 15, 15, 14), strict=True)])
 def test_emulated_precision_reaches_every_matrix(tiny, kind, linear):
     model = model_of(tiny, kind=kind)
     precision = build_precision("bf16", model, CPU)
@@ -151,6 +153,7 @@ def test_a_folder_is_the_start(tiny, text, saved):
     for seed, recorder in enumerate(recorders):  # drawn weights would differ
         train(recipe.with_knobs({"seed": seed}), text, recorder)
     assert recorders[0].losses == pytest.approx(recorders[1].losses, rel=1e-4)
+    assert recorders[0].environment["initial_weights"] == "loaded"
     assert len(recorders[0].environment["initial_weights_sha256"]) == 64
 
 
@@ -168,9 +171,40 @@ def edit(folder, **said):
     (folder / "config.json").write_text(json.dumps(config | said))
 
 
+def test_a_folder_of_a_config_alone_has_weights_drawn_by_the_seed(tiny, fit, saved, caplog):
+    (saved / "model.safetensors").unlink()
+    recipe = tiny(kind="gpt2", folder=str(saved), learning_rate=1e-9)
+    model = build_model(recipe.model, 11, 16)
+    assert model.embedding.weight.shape == (30, 8)  # the config's, not the recipe's
+    assert model.training
+    (_, first, files), (_, again, _) = (fit(recipe, name=name) for name in "ab")
+    assert first.numerics() == again.numerics()
+    _, other, _ = fit(recipe.with_knobs({"seed": 2}), name="c")
+    assert abs(other.losses[0] - first.losses[0]) > 1e-4  # not the same weights
+    assert first.environment["initial_weights"] == "drawn"
+    assert first.environment["initial_weights_sha256"] is None
+    assert len(first.environment["model_config_sha256"]) == 64
+    assert f"{saved} has no weights: they are drawn anew, by the seed" in caplog.text
+    edit(saved, layer_norm_epsilon=1e-3)
+    with pytest.raises(Exception, match="belongs to another start"):
+        fit(recipe, start=files.files[6], name="d")
+
+
+def test_a_folders_shape_is_its_own_whatever_the_recipe_says(tiny, text, saved):
+    plain = {"kind": "gpt2", "folder": str(saved), "steps": 2}
+    found = []
+    for moved in ({}, *({knob: MOVED[knob][0]} for knob in SHAPE)):
+        recipe = tiny(**plain, **moved)
+        train(recipe, text, recorder := Recorder())
+        found.append((recipe, recorder.numerics()))
+    assert all(recipe != found[0][0] for recipe, _ in found[1:])
+    assert all(reports == found[0][1] for _, reports in found)
+
+
 @pytest.mark.parametrize(("spoil", "knobs", "message"), [
     (lambda f: (f / "config.json").unlink(), {}, "has no config.json"),
     (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), {}, "has no model.safe"),
+    (lambda f: (f / "model.safetensors").rename(f / "model-1.safetensors"), {}, "has no model.s"),
     (lambda f: edit(f, auto_map={"AutoModel": "evil.Model"}), {}, "brings code of its own"),
     (lambda f: (f / "model.safetensors").write_bytes(b"none"), {}, "saved"),
     (lambda f: None, {"kind": "llama"}, "holds a gpt2, not a llama"),

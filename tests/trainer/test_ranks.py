@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tests.harness.process import PATIENCE
 from trainer import checkpoint
 from trainer import run as run_module
 from trainer.checkpoint import CheckpointFile
-from trainer.ranks import Ranks
+from trainer.feed import Ahead
+from trainer.ranks import Ranks, Together, build_ranks, leave
 from trainer.run import Run
 
 SHORT = Path(__file__).with_name("short.py")
@@ -140,3 +142,52 @@ def test_a_batch_is_rehearsed_until_the_optimizer_has_its_memory(tiny, text, mon
 def test_a_batch_that_does_not_go_round_is_an_error(tiny, text):
     with pytest.raises(InvalidInput, match="1 sequences do not go round 2 devices"):
         Run(tiny(batch_size=1), text)
+
+
+@pytest.fixture
+def of_one(monkeypatch):
+    """A run is in a group, as the only one."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    monkeypatch.setattr(run_module, "build_ranks", Together)
+    yield
+    leave()
+
+
+@pytest.mark.usefixtures("of_one")
+@pytest.mark.filterwarnings("ignore:.broadcast_buffers:FutureWarning")  # 2.10 has no other name
+@pytest.mark.parametrize("parts", [1, 3])
+def test_ranks_share_the_gradient_once_a_step_in_however_many_parts(tiny, text, monkeypatch, parts):
+    shared = []
+
+    def share(_, bucket):
+        shared.append(bucket.index())
+        done = torch.futures.Future()
+        done.set_result(bucket.buffer())
+        return done
+
+    run = Run(tiny(kind="gpt", accumulate=parts), text)
+    run._backward._forward.register_comm_hook(None, share)
+    run._rehearse(0)
+    assert shared == []
+    run.step()
+    run.step()
+    assert shared == [0, 0]
+    monkeypatch.setattr(run_module, "build_ranks", lambda _: Ranks())
+    alone = Run(tiny(kind="gpt", accumulate=parts), text)
+    alone.step()
+    alone.step()
+    assert run.check() == pytest.approx(alone.check(), rel=1e-6)
+
+
+def test_a_rank_and_its_feed_take_its_own_gpu(monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda d: taken.append((d.index, threading.current_thread().name))
+    )
+    build_ranks(torch.device("cpu"))
+    second = torch.device("cuda", 1)
+    build_ranks(second)
+    with pytest.raises(ZeroDivisionError):  # pinned memory needs a GPU
+        Ahead(lambda step: 1 // step, second).at(0)
+    assert taken == [(1, "MainThread"), (1, "feed_0")]

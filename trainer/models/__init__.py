@@ -5,10 +5,10 @@ from __future__ import annotations
 from studies.recipe import ModelRecipe
 from trainer.models.base import LanguageModel, State
 from trainer.models.gpt import GPT
-from trainer.models.huggingface import HuggingFace, weights_sha256
+from trainer.models.huggingface import HuggingFace, beginning
 from trainer.models.lstm import LSTM
 
-__all__ = ["LanguageModel", "State", "build_model", "weights_sha256"]
+__all__ = ["LanguageModel", "State", "beginning", "build_model"]
 
 
 def build_model(

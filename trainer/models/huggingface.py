@@ -7,6 +7,7 @@ Shapes: B sequences, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,13 @@ from studies.recipe import ModelRecipe
 from studies.recipe.model import FAMILIES, MASKED
 from trainer.models.base import LanguageModel, State
 
-_WEIGHTS: Final = "model.safetensors"
+logger = logging.getLogger(__name__)
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+# Where a folder has such a file, its weights are not meant to be drawn: of any library's format.
+_ANY_WEIGHTS: Final = (
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx"),
+    ".index.json",
+)
 _NO_SPECIAL: Final = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))
 
 
@@ -134,11 +141,11 @@ def _llama(recipe: ModelRecipe, sequence_length: int) -> dict[str, Any]:
     return _common(recipe, sequence_length) | heads
 
 
-_SHAPES: Final = {"gpt2": _gpt2, "llama": _llama, "qwen3": _llama, "bert": _common}
+_SHAPES: Final = {"gpt2": _gpt2, "llama": _llama, "qwen2": _llama, "qwen3": _llama, "bert": _common}
 
 
 def _dropouts(recipe: ModelRecipe) -> dict[str, float]:
-    """Returns the recipe's dropouts under the family's names; llama and qwen3 have one place."""
+    """Returns the recipe's dropouts under the family's names; llama and qwen have one place."""
     embedding, hidden, attention = (
         recipe.dropout_of(place) for place in ("embedding", "hidden", "attention")
     )
@@ -153,7 +160,10 @@ def _build(library: ModuleType, recipe: ModelRecipe, config: Any) -> nn.Module:
     masked = recipe.kind in MASKED
     kind = library.AutoModelForMaskedLM if masked else library.AutoModelForCausalLM
     said = {"attn_implementation": "sdpa", "dtype": torch.float32}
-    if recipe.folder is None or torch.get_default_device().type == "meta":
+    imagined = torch.get_default_device().type == "meta"
+    if recipe.folder is None or imagined or not _has_weights(Path(recipe.folder)):
+        if recipe.folder and not imagined:
+            logger.warning("%s has no weights: they are drawn anew, by the seed", recipe.folder)
         model: nn.Module = kind.from_config(config, trust_remote_code=False, **said)
         return model
     safe = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
@@ -178,7 +188,7 @@ def _folder_config(library: ModuleType, recipe: ModelRecipe) -> Any:
     folder = Path(recipe.folder or "")
     if not folder.is_dir():
         raise _wrong(f"this worker has no folder {folder}", "copy it there, or correct the path")
-    for name in ("config.json", _WEIGHTS):
+    for name in (_CONFIG, _WEIGHTS) if _has_weights(folder) else (_CONFIG,):
         if not (folder / name).is_file():
             raise _wrong(f"{folder} has no {name}", _SAVE)
     said, _ = library.PretrainedConfig.get_config_dict(folder, local_files_only=True)
@@ -200,6 +210,18 @@ def _require_room(config: Any, needed: int, sequence_length: int) -> None:
         raise _wrong(message, "lower train.sequence_length")
 
 
-def weights_sha256(recipe: ModelRecipe) -> str | None:
-    """Returns the hash of the weights that a run begins with; None where they are drawn."""
-    return file_sha256(Path(recipe.folder, _WEIGHTS)) if recipe.folder else None
+def _has_weights(folder: Path) -> bool:
+    """Returns whether there is a file of weights, which may be one that is refused."""
+    return any(file.name.endswith(_ANY_WEIGHTS) for file in folder.iterdir())
+
+
+def beginning(recipe: ModelRecipe) -> dict[str, str | None]:
+    """Returns where a run's first weights come from, and the hashes of the folder's files."""
+    facts = {"initial_weights": "drawn", "initial_weights_sha256": None}
+    if recipe.folder is None:
+        return facts
+    folder = Path(recipe.folder)
+    if _has_weights(folder):
+        weights = file_sha256(folder / _WEIGHTS)
+        facts = {"initial_weights": "loaded", "initial_weights_sha256": weights}
+    return {**facts, "model_config_sha256": file_sha256(folder / _CONFIG)}
