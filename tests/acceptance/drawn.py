@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tests.harness.process import PATIENCE, wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 # Every figure of the page is drawn: until then it moves.
 DRAWN = "[...document.querySelectorAll('[data-figure]')].every((f) => f.data && f.layout)"
@@ -18,6 +18,16 @@ def new_context(browser: Browser, **options: Any) -> BrowserContext:
     context = browser.new_context(**options)
     context.set_default_timeout(1_000 * 30 * PATIENCE)
     return context
+
+
+def complains(message: ConsoleMessage) -> bool:
+    """True for an error or a warning in the console that the page is to answer for.
+
+    Not for Chromium's that a script was loaded early and not run within some seconds: where the
+    machine has other work to do it runs later.
+    """
+    late = "was preloaded using link preload" in message.text
+    return message.type in ("error", "warning") and not late
 
 
 def until(page: Page, expression: str, seconds: float = 60) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from studies.wire import PROTOCOL
-from tests.acceptance.drawn import DRAWN, new_context, until
+from tests.acceptance.drawn import DRAWN, complains, new_context, until
 from tests.benchmarks._fill import fill, study_file
 from tests.harness.lmtune import Server
 from tests.harness.process import wait_for
@@ -49,7 +49,7 @@ def tab(browser: Browser, server: Server) -> Iterator[Page]:
 
     def hear(message: ConsoleMessage) -> None:
         refused = "status of 422" in message.text  # Chromium says so of every refused form
-        if message.type in ("error", "warning") and not refused:
+        if complains(message) and not refused:
             said.append(f"{message.type}: {message.text} {message.location}")
 
     context = new_context(browser, viewport={"width": 1366, "height": 768})
@@ -120,7 +120,7 @@ def test_a_click_that_lasts_while_the_table_is_drawn_anew_is_heard(
     assert page.locator("#trials a:active").count() == 1
     with page.expect_response("**/studies/filled"):
         server.client.studies.enqueue("filled", {"learning_rate": 0.0321})
-    page.wait_for_timeout(1_000)  # were nothing held down, the rows would be others by now
+    page.wait_for_timeout(300)  # were nothing held down, the rows would be others by now
     page.mouse.up()
     page.wait_for_url("**/studies/filled/trials/*")
 
