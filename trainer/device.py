@@ -26,7 +26,8 @@ _OUT_OF_MEMORY: Final = (  # what torch says in a plain RuntimeError
     "can't allocate memory",
     "not enough memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
-    "could not create a primitive",  # oneDNN, whose kernels are made as they are needed
+    "could not create a primitive",  # oneDNN, whose kernels are made as they are needed ...
+    "could not execute a primitive",  # ... and allocate what they pack a matrix into
     "Storage size calculation overflowed",
 )
 
@@ -165,7 +166,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def out_of_memory_reason(error: BaseException, device: torch.device) -> str:
     """Returns what was asked for, in torch's words, and the peak that was reached."""
-    said = (str(error).splitlines() or ["out of memory"])[0][:500]
+    said = (str(error).splitlines() or [""])[0][:500]
+    if "memory" not in said:  # "std::bad_alloc", or oneDNN's words
+        said = f"out of memory: {said}".removesuffix(": ")
     return f"{said} (peak {peak_memory_bytes(device) / 2**30:.2f} GiB)"
 
 

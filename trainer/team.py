@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import socket
 import subprocess
@@ -26,6 +27,9 @@ from trainer.pipe import Pipe
 
 _FAILED: Final = (Outcome.OOM, Outcome.DIVERGED)
 _LAST: Final = ("result", "error", "unusable")  # what a process says of a trial
+# Below those that Linux gives to whoever asks for any (ip_local_port_range): the first process
+# listens only when it has imported torch, and nobody gets its port by chance meanwhile.
+_PORTS: Final = range(15_000, 20_000)
 _GRACE: Final = 5.0  # for the first process to say itself how a trial failed [s]; assumption
 
 
@@ -54,11 +58,18 @@ class Devices:
             shared |= thread_limit(self.count)
         if self.count == 1:
             return [shared]
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(self.count)}
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        shared |= {"WORLD_SIZE": str(self.count)}
         return [{**shared, "RANK": str(n), "LOCAL_RANK": str(n)} for n in range(self.count)]
+
+
+def _free_port() -> int:
+    """Returns a port of the loopback that was free a moment ago; raises StartupError."""
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise StartupError(f"no port of {_PORTS[0]} to {_PORTS[-1]} is free for several devices")
 
 
 def parse_devices(said: str | None) -> Devices:

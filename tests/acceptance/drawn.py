@@ -24,6 +24,16 @@ def new_context(browser: Browser, **options: Any) -> BrowserContext:
     return context
 
 
+def complains(message: ConsoleMessage) -> bool:
+    """True for an error or a warning in the console that the page is to answer for.
+
+    Not for Chromium's that a script was loaded early and not run within some seconds: where the
+    machine has other work to do it runs later.
+    """
+    late = "was preloaded using link preload" in message.text
+    return message.type in ("error", "warning") and not late
+
+
 @contextmanager
 def quiet_tab(browser: Browser, server: Server) -> Iterator[Page]:
     """One tab, signed in; nothing may be said in its console."""
@@ -31,7 +41,7 @@ def quiet_tab(browser: Browser, server: Server) -> Iterator[Page]:
 
     def hear(message: ConsoleMessage) -> None:
         refused = "status of 422" in message.text  # Chromium says so of every refused form
-        if message.type in ("error", "warning") and not refused:
+        if complains(message) and not refused:
             said.append(f"{message.type}: {message.text} {message.location}")
 
     context = new_context(browser, viewport={"width": 1366, "height": 768})

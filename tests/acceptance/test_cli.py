@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from studies.cores import thread_limit
 from tests.harness.lmtune import Server
 from tests.harness.process import PATIENCE, ROOT, Process, free_port, wait_for
 
@@ -114,7 +115,8 @@ def test_a_serving_up_answers_every_command_until_it_is_told_to_end(
     recipe = tmp_path / "best.yaml"
     text = str(tmp_path / "bottles.txt")
     lmtune("export", "bottles", "--format", "recipe", "--data", text, "-o", str(recipe))
-    alone = Process("trainer", ["--recipe", str(recipe)], {}, tmp_path / "alone.log")
+    # Its sums are those of the worker that `up` has started if its threads are as many.
+    alone = Process("trainer", ["--recipe", str(recipe)], thread_limit(1), tmp_path / "alone.log")
     alone.start()
     assert alone.wait(60) == 0, alone.output
     assert f"{best['value']:.4f}" in alone.output

@@ -10,7 +10,7 @@ import pytest
 
 from studies.client import Client
 from studies.spec import parse_spec
-from tests.acceptance.drawn import DRAWN, new_context, until
+from tests.acceptance.drawn import DRAWN, complains, new_context, until
 from tests.harness.lmtune import Server, Worker
 from tests.harness.process import wait_for
 
@@ -31,7 +31,7 @@ STUDY = {
         "dropout": {"uniform": [0.0, 0.4]},
     },
     "sampler": {"kind": "random", "seed": 1},
-    "budget": {"trials": 500},
+    "budget": {"trials": 5_000},
 }
 LAPTOP, PHONE = {"width": 1366, "height": 768}, {"width": 390, "height": 844}
 # Points of the learning curves as the browser has drawn them, gaps between curves left out.
@@ -72,7 +72,7 @@ def open_page(browser: Browser, server: Server) -> Iterator[MakePage]:
     contexts = []
 
     def hear(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if complains(message):
             said.append(f"{message.type}: {message.text} {message.location}")
 
     def make(path: str, **options: object) -> Page:

@@ -102,7 +102,7 @@ def test_a_click_that_lasts_while_the_table_is_drawn_anew_is_heard(
     assert page.locator("#trials a:active").count() == 1
     with page.expect_response("**/studies/filled"):
         server.client.studies.enqueue("filled", {"learning_rate": 0.0321})
-    page.wait_for_timeout(1_000)  # were nothing held down, the rows would be others by now
+    page.wait_for_timeout(300)  # were nothing held down, the rows would be others by now
     page.mouse.up()
     page.wait_for_url("**/studies/filled/trials/*")
 

@@ -22,13 +22,22 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 4
 # Below those that Linux gives by default to whoever asks for any: nobody takes one by chance.
 PORTS = range(20_000, 32_000)
+_given: set[int] = set()
 ResultT = TypeVar("ResultT")
 
 
 def free_port() -> int:
-    """Returns a TCP port of the loopback that was free a moment ago."""
+    """Returns a TCP port of the loopback that was free a moment ago, and never the same again.
+
+    pytest's processes share them out: what one gives another does not.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = PORTS[number :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
     while True:
-        port = random.SystemRandom().choice(PORTS)  # tests seed the plain one
+        port = random.SystemRandom().choice(mine)  # tests seed the plain one
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -14,7 +14,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from tests.harness.process import ROOT
+from tests.harness.process import PATIENCE, ROOT
 
 INSTALL = "pip install 'lmtune[ray]'"
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # else 127.0.0.1 becomes another address
@@ -52,7 +52,7 @@ class RayCluster:
         """Ends the cluster."""
         with suppress(BrokenPipeError):
             self._process.stdin.close()
-        self._process.wait(60)
+        self._process.wait(60 * PATIENCE)
         self._process.stdout.close()
 
     def _answer(self) -> str:

@@ -175,8 +175,10 @@ def test_a_server_that_stands_still_in_a_transaction_holds_nobody_up(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Frozen, or cut off: PostgreSQL ends what it holds, and it does it again when it is back."""
+    other = World(Database(postgres_url))
+    worker = other.worker()  # over connections that are patient: it may be slow
     monkeypatch.setattr(database, "_IDLE", "SET idle_in_transaction_session_timeout = '300ms'")
-    frozen, other = World(Database(postgres_url)), World(Database(postgres_url))
+    frozen = World(Database(postgres_url))
     study, thawed, tries = frozen.open(), threading.Event(), []
 
     def work(tx: Tx) -> str:
@@ -187,7 +189,7 @@ def test_a_server_that_stands_still_in_a_transaction_holds_nobody_up(
 
     future = frozen.db.submit(work)
     try:
-        assert soon(lambda: other.worker().claim()).grant.number == 0
+        assert soon(worker.claim).grant.number == 0
         assert not future.done()
         thawed.set()
         assert future.result(SECONDS) == "study"

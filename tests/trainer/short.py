@@ -1,10 +1,12 @@
 """One of two ranks, of which the second has too little memory: run by test_ranks.py.
 
-    torchrun ... short.py RECIPE TEXT SHARE ...
+    torchrun ... short.py RECIPE TEXT
 
-SHARE: of what lies between half a batch's need (0) and a whole one's (1), what the second has.
+Prints two lines of JSON, each with what the ranks said: of too little memory, and of enough for
+half a batch. How much a run needs is not the same twice, hence several shares.
 """
 
+import json
 import os
 import re
 import resource
@@ -12,9 +14,17 @@ import sys
 import traceback
 from pathlib import Path
 
+import torch.distributed
+
 from studies.errors import OutOfMemory
 from studies.recipe import Recipe
+from trainer.device import release_memory
 from trainer.run import Run
+
+# Of what lies between half a batch's need (0) and a whole one's (1), what the second may have.
+# By the parts that a batch is then computed in; 0: there is too little memory.
+SHARES = {0: (-0.4, -0.6, -0.2), 2: (0.5, 0.7, 0.3)}
+Said = tuple[int, str | float]
 
 
 def address_space() -> dict[str, int]:
@@ -42,8 +52,9 @@ def need(recipe: Recipe, text: str, parts: int) -> int:
     return int(os.read(read, 99))
 
 
-def train(recipe: Recipe, text: str, room: int | None) -> str:
-    """Returns how two steps went, of which this rank has so little room for what they take."""
+def train(recipe: Recipe, text: str, room: int | None) -> Said:
+    """Returns the parts of a batch and the loss after two steps that have so little room."""
+    release_memory()
     run = Run(recipe, text)
     if room is not None:
         limit = address_space()["VmSize"] + room
@@ -52,23 +63,33 @@ def train(recipe: Recipe, text: str, room: int | None) -> str:
         run.step()
         run.step()
     except OutOfMemory as error:
-        return str(error)
+        return 0, str(error)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     metrics = run.evaluate().metrics
-    return f"{metrics['batch_parts']} {metrics['validation_loss']}"
+    return metrics["batch_parts"], metrics["validation_loss"]
+
+
+def search(recipe: Recipe, text: str, parts: int, rooms: list[int | None]) -> list[Said]:
+    """Returns what both ranks say of the first room that gives so many parts, else of the last."""
+    said: list[Said] = [(-1, ""), (-1, "")]
+    for room in rooms:
+        torch.distributed.all_gather_object(said, train(recipe, text, room))
+        if all(found == parts for found, _ in said):
+            break
+    return said
 
 
 def main() -> None:
-    """Trains once with each share; says how on a line for each."""
+    """Searches a share for either end; the first rank prints what came of it."""
     recipe, text = Recipe.model_validate_json(sys.argv[1]), Path(sys.argv[2]).read_text()
-    shares: list[float] = [float(share) for share in sys.argv[3:]]
-    rank, rooms = os.environ["RANK"], [None] * len(shares)
-    if rank == "1":
-        whole, half = need(recipe, text, 1), need(recipe, text, 2)
-        rooms = [int(half + share * (whole - half)) for share in shares]
-    for share, room in zip(shares, rooms, strict=True):
-        sys.stdout.write(f"{share} rank {rank}: {train(recipe, text, room)}\n")
+    second = os.environ["RANK"] == "1"
+    whole, half = (need(recipe, text, parts) for parts in (1, 2)) if second else (0, 0)
+    for parts, shares in SHARES.items():
+        rooms = [int(half + share * (whole - half)) if second else None for share in shares]
+        said = search(recipe, text, parts, rooms)
+        if not second:
+            sys.stdout.write(json.dumps(said) + "\n")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def harm_blob(server, sha256, harm):
 def test_a_checkpoint_that_cannot_be_used_gives_way_to_the_one_before_it(
     server, run, recipe, expected, harm
 ):
-    trial = server.add(recipe(steps=600, evaluate_every=20))
+    trial = server.add(recipe(steps=1_200, evaluate_every=20))
     run(trial, before=twice_checkpointed(trial))
     older, newest = trial.checkpoints[-2:]
     harm_blob(server, newest.sha256, harm)
@@ -50,7 +50,7 @@ def test_a_checkpoint_that_cannot_be_used_gives_way_to_the_one_before_it(
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_without_a_usable_checkpoint_the_trial_starts_anew(server, run, recipe, expected, harm):
-    trial = server.add(recipe(steps=600, evaluate_every=20))
+    trial = server.add(recipe(steps=1_200, evaluate_every=20))
     run(trial, before=twice_checkpointed(trial))
     steps = [pointer.step for pointer in trial.checkpoints]
     for pointer in trial.checkpoints:
@@ -63,7 +63,7 @@ def test_without_a_usable_checkpoint_the_trial_starts_anew(server, run, recipe, 
 def test_a_checkpoint_of_another_trial_or_step_is_refused_though_its_hash_fits(
     server, run, recipe, expected
 ):
-    trial, other = (server.add(recipe(steps=600, evaluate_every=20, seed=s)) for s in (1, 2))
+    trial, other = (server.add(recipe(steps=1_200, evaluate_every=20, seed=s)) for s in (1, 2))
     for each in (trial, other):
         run(each, before=twice_checkpointed(each))
     older, newest = trial.checkpoints[-2:]
@@ -117,7 +117,7 @@ def test_a_decision_within_a_flush_stops_the_rest(server, run, recipe, decision,
         trial.decide[max(trial.reports, default=0) + 10] = decision
         cut_off_for(server, 1.5)()
 
-    when(training(trial), cut)
+    when(lambda: trial.checkpoints, cut)
     end = run(trial)
     (decided,) = trial.decide
     assert end.outcome == outcome
@@ -207,7 +207,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(server, run, recipe, chi
         before = len(trial.checkpoints)
         end = time.monotonic() + 60 * PATIENCE
         reports = len(trial.reports)
-        while len(trial.reports) < reports + 5 and time.monotonic() < end:
+        while len(trial.reports) < reports + 10 and time.monotonic() < end:
             time.sleep(0.01)
         trial.kept = len(trial.checkpoints) - before
         process.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
@@ -215,7 +215,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(server, run, recipe, chi
     filled = when(training(trial), fill)
     assert run(trial).outcome == "ok"
     filled.join()
-    assert trial.kept <= 2  # those that were written before
+    assert trial.kept < 5  # those that were written before
     assert "no checkpoint of step" in trial.log
     assert trial.checkpoints[-1].step == 1_200, "it recovers by itself"
     assert numerics(trial) == expected(trial.recipe)

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from tests.harness.process import PATIENCE
 from trainer.feed import Ahead, Feed
 from trainer.loop import train
 
@@ -30,18 +31,18 @@ def test_the_next_batch_is_made_while_the_device_computes():
     made = {step: threading.Event() for step in range(10)}
 
     def slowly(step):
-        time.sleep(0.05)
+        time.sleep(0.2)
         made[step].set()
         return make(step)
 
     ahead = Ahead(slowly, CPU)
     ahead.at(0)
     first = ahead.waited
-    assert first >= 0.05
+    assert first >= 0.2
     for step in range(1, 4):
-        assert made[step].wait(5)  # computing
+        assert made[step].wait(5 * PATIENCE)  # computing
         ahead.at(step)
-    assert ahead.waited - first < 0.05
+    assert ahead.waited - first < 0.2
 
 
 def test_what_goes_wrong_ahead_is_raised_at_its_step():

@@ -119,7 +119,7 @@ def test_a_server_that_fails_at_first_or_forgets_ends_no_worker(server, recipe):
 
 
 def test_nothing_to_do_is_not_asked_for_again_before_its_time(server):
-    server.retry_after = 2
+    server.retry_after = 60
     when(server.idle.is_set, after=1.5)
     assert Supervisor(server.client(), "w").serve() == 0
     assert server.claims == 1

@@ -2,13 +2,14 @@
 
 import queue
 import resource
+import socket
 
 import psutil
 import pytest
 
 from studies import cores
 from studies.errors import StartupError
-from tests.harness.process import PATIENCE
+from tests.harness.process import PATIENCE, free_port
 from trainer import team
 from trainer.team import Devices, parse_devices
 from trainer.warm import Child
@@ -46,11 +47,23 @@ def test_one_device_trains_without_a_group_and_several_are_told_their_places(mon
     first, second = Devices(2, "").places()
     assert (first["RANK"], second["RANK"], second["LOCAL_RANK"]) == ("0", "1", "1")
     assert first["MASTER_PORT"] == second["MASTER_PORT"]
+    assert int(first["MASTER_PORT"]) in team._PORTS
     assert first["WORLD_SIZE"] == "2"
     assert "OMP_NUM_THREADS" not in first  # inherited
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(cores, "_usable", lambda: 6)
     assert [place["OMP_NUM_THREADS"] for place in Devices(2, "").places()] == ["3", "3"]
+
+
+def test_several_devices_meet_at_a_port_that_nobody_listens_on(monkeypatch):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken = other.getsockname()[1]
+        monkeypatch.setattr(team, "_PORTS", [taken, free := free_port()])
+        assert {Devices(2).places()[0]["MASTER_PORT"] for _ in range(20)} == {str(free)}
+        monkeypatch.setattr(team, "_PORTS", [taken])
+        with pytest.raises(StartupError, match="no port"):
+            Devices(2).places()
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +102,7 @@ def test_a_device_that_a_script_left_idle_still_tells_how_the_next_trial_failed(
 
 @pytest.mark.slow
 def test_memory_that_runs_out_on_the_second_device_ends_as_oom_there(server, run, recipe, child):
+    assert run(server.add(recipe())).outcome == "ok"  # and all is imported
     (second, _), *_ = child._helpers._members
     memory = psutil.Process(second.pid).memory_info().vms + 250 * 2**20
     resource.prlimit(second.pid, resource.RLIMIT_AS, (memory, memory))
