@@ -1,14 +1,21 @@
 """A recipe trained alone, in this process: which checkpoint it gives, and what it says without."""
 
 import json
+import os
 import re
 import resource
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from studies.errors import InvalidInput
+from tests.harness.process import PATIENCE
 from trainer.alone import Files, train_alone
 
+ROOT = Path(__file__).parents[2]
 LEAST = 2**16  # bytes; the checkpoints of these recipes are larger
 
 
@@ -55,3 +62,19 @@ def test_what_cannot_be_written_is_said_before_the_training(recipe_file, tmp_pat
     for files in (Files(out=tmp_path), Files(reports=tmp_path)):
         with pytest.raises(InvalidInput, match="cannot be written"):
             train_alone(recipe_file, files)
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+def test_a_cool_down_is_branched_as_the_docs_say(tmp_path):
+    page = (ROOT / "docs" / "models.md").read_text()
+    script = re.search(r"### A cool-down.*?```sh\n(.*?)```", page, re.DOTALL)[1]
+    script += "lmtune-worker --recipe short.yaml --out whole.safetensors\n"
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        ["bash", "-euc", script], cwd=tmp_path, env=environment, timeout=300 * PATIENCE, check=True
+    )
+    branched, whole = (load_file(tmp_path / f"{n}.safetensors") for n in ("short", "whole"))
+    assert branched.keys() == whole.keys()
+    assert all(branched[name].equal(whole[name]) for name in whole)
