@@ -102,6 +102,7 @@ def test_a_masked_model_hides_with_the_tokenizers_own_id(tiny, published, tmp_pa
         vocab_size=35, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=16, max_position_embeddings=16,
     )  # fmt: skip
+    torch.manual_seed(0)
     transformers.BertForMaskedLM(config).save_pretrained(tmp_path / "bert")
     text = "the quick brown fox, the lazy dog. " * 400
     recipe = tiny(
