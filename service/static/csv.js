@@ -9,6 +9,8 @@ export function csv({ data, layout }) {
   return [columns.map(cell), ...rows.map((row) => columns.map((name) => cell(row[name])))].map(String).join("\n");
 }
 
+const moment = (time) => new Date(time).toISOString(); // of the reader's clock, as the plot says it
+
 function cell(value) {
   const text = String(value ?? "");
   return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
@@ -20,7 +22,8 @@ function rowsOf(trace, layout) {
   if (trace.meta?.rows) return places(trace, layout.xaxis.ticktext);
   if (trace.z) return means(trace, across, up);
   if (trace.base) return spans(trace, up);
-  return points(trace, across, up);
+  const axis = layout[`xaxis${(trace.xaxis ?? "x").slice(1)}`];
+  return points(axis?.type === "date" ? { ...trace, x: trace.x.map(moment) } : trace, across, up);
 }
 
 /** Returns what an axis shows; null for one that is hidden: what stands on it stands for no value. */
@@ -38,7 +41,6 @@ function points({ name: series, x, y, customdata }, across, up) {
 
 /** Returns the bars of a timeline; one that grows has no end yet. */
 function spans({ name: series, base, x, y, text, customdata, meta }, up) {
-  const moment = (time) => new Date(time).toISOString();
   const end = (i) => (meta.role === "running" ? "" : moment(Date.parse(base[i]) + x[i]));
   return x.map((_, i) => ({ series, trial: customdata[i], [up]: y[i], start: moment(base[i]), end: end(i), text: text[i] }));
 }
