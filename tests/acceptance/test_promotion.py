@@ -32,6 +32,9 @@ def test_another_worker_goes_on_from_the_rung_with_the_same_losses(
     for rate in (1e-2, 1e-6):  # the second learns nothing: it makes room for the first
         server.client.studies.enqueue("tiny", {"learning_rate": rate})
     first = make_worker(server, "--name", "first")
+    wait_for(lambda: state(server, 0) != "WAITING", 60, "worker for trial 0")
+    (worker,) = server.client.workers()
+    server.client.http.post(f"/workers/{worker.id}/drain")  # the other trial is not for it
     wait_for(lambda: state(server, 0) == "PAUSED", 120, "trial 0 waits at its rung")
     assert first.stop() == 0
     make_worker(server, "--name", "second")

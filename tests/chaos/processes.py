@@ -16,9 +16,9 @@ from tests.chaos.history import History
 from tests.chaos.net import Http, Unreachable
 from tests.chaos.proxy import Link
 from tests.chaos.server import EXIT
-from tests.harness.process import ROOT, free_port
+from tests.harness.process import PATIENCE, ROOT, free_port
 
-READY_SECONDS = 60.0  # a server that does not serve by then is stuck
+READY_SECONDS = 60.0 * PATIENCE  # a server that does not serve by then is stuck
 TOKEN = "lmt_storm"  # noqa: S105 - of a server on the loopback
 BROKEN = 74  # exit status of a server whose database's disk fails
 LEASE = 2.0  # LMTUNE_LEASE_SECONDS [s]
@@ -166,7 +166,7 @@ class Server:
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         try:
-            return self._process.wait(30)
+            return self._process.wait(30 * PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
             return self._process.wait()

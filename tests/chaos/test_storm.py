@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from tests.harness.process import ROOT
+from tests.harness.process import PATIENCE, ROOT
 
 ZEROS = re.compile(r"lost=0 duplicated=0 stuck=0 mismatched=0 trials=\d+ faults=45 \((.*)\)")
 
@@ -28,7 +28,7 @@ def test_a_storm_loses_nothing(db: str, request: pytest.FixtureRequest) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=300 * PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-6_000:] + done.stderr[-6_000:]
