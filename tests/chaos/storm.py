@@ -138,7 +138,8 @@ class Storm:
                     self.done[kind] += 1
                     return
                 await asyncio.sleep(GAP)
-                if tried >= TRIES or self.people.unopened <= 0:  # little more will come
+                late = self.people.unopened <= 0  # what has been there gives way at once
+                if tried >= TRIES or (late and self.done[kind]):
                     (kind,) = rng.choices([*self.kinds], [f.weight for f in self.kinds.values()])
             self.surprises.append(f"no fault could be injected after {kind}")
         finally:

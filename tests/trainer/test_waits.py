@@ -61,11 +61,12 @@ def test_the_scaler_of_fp16_waits_once_a_step(tiny, text):
 
 
 HUNDRED = """
-import gc, sys
+import ctypes, gc
 from studies.corpus import builtin_text
 from studies.recipe import Recipe
 from trainer.loop import train
 
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: no page is larger than asked for
 text = builtin_text("stdlib")
 kinds = ["lstm", "gpt"]
 
@@ -86,11 +87,14 @@ for n in range(20):
     trial(n)
 gc.collect()
 gc.freeze()  # as the worker's child does: what follows are new objects alone
-before = resident()
-for n in range(100):
-    trial(n)
-gc.collect()
-print(len(gc.get_objects()), resident() - before)
+grown = []
+for _ in range(2):
+    before = resident()
+    for n in range(50):
+        trial(n)
+    gc.collect()
+    grown.append(resident() - before)
+print(len(gc.get_objects()), *grown)
 """
 
 
@@ -105,6 +109,7 @@ def test_a_hundred_trials_in_one_process_leave_nothing(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    objects, grown = map(int, done.stdout.split())
+    objects, *grown = map(int, done.stdout.split())
     assert objects < 500, "Python objects are left behind"  # a trial makes thousands
-    assert grown < 8 * 2**20, "memory is left behind"  # a trial's weights alone are about 2 MB
+    # What is left behind comes with every trial, whose weights alone are about 2 MB.
+    assert min(grown) < 4 * 2**20, "memory is left behind"
