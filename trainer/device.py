@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import platform
+import re
 import resource
 import sys
 from collections.abc import Iterator, Mapping
@@ -22,13 +23,12 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # <malloc.h>
 _KEEPING: Final = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1}
 # What glibc comes to by itself in a process that frees large blocks: mallopt(3), dynamic threshold.
 _RETURNING: Final = {_MMAP_MAX: 65_536, _MMAP_THRESHOLD: 32 * _MIB, _TRIM_THRESHOLD: 64 * _MIB}
-_OUT_OF_MEMORY: Final = (  # what torch says in a plain RuntimeError
-    "can't allocate memory",
-    "not enough memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "could not create a primitive",  # oneDNN, whose kernels are made as they are needed ...
-    "could not execute a primitive",  # ... and allocate what they pack a matrix into
-    "Storage size calculation overflowed",
+_OUT_OF_MEMORY: Final = re.compile(  # what torch says in a plain RuntimeError
+    "can't allocate memory|not enough memory|CUBLAS_STATUS_ALLOC_FAILED"
+    # oneDNN, whose kernels are made as they are needed, and allocate what they pack a matrix into.
+    # Of a descriptor it says so where it has no kernel of the kind.
+    "|could not create a primitive(?! descriptor)|could not execute a primitive"
+    "|Storage size calculation overflowed"
 )
 
 
@@ -161,7 +161,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True for every way in which torch and Python say that memory is used up."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
 
 
 def out_of_memory_reason(error: BaseException, device: torch.device) -> str:
