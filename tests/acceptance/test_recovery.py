@@ -100,6 +100,7 @@ def test_a_worker_that_is_asked_to_go_hands_its_trial_on(
 
 
 @slow
+@pytest.mark.nightly
 def test_a_killed_training_process_costs_nothing(
     make_server, make_worker, tmp_path, undisturbed
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_crash_is_told_by_the_end_of_its_standard_error(
     assert worker.running
 
 
+@pytest.mark.nightly
 def test_killing_the_worker_ends_its_script_and_costs_nothing(
     make_server: MakeServer, make_worker: MakeWorker, tmp_path: Path
 ):

@@ -23,7 +23,10 @@ SHORT = Path(__file__).with_name("short.py")
 RUNS = [
     {"kind": "lstm", "batch_size": 7, "label_smoothing": 0.1, "patience": 9},
     {"kind": "gpt", "accumulate": 2, "precision": "fp16", "gradient_checkpointing": True},
-    {"kind": "bert", "regularizer": "l2", "lambda": 1e-3, "optimizer": "muon"},
+    pytest.param(
+        {"kind": "bert", "regularizer": "l2", "lambda": 1e-3, "optimizer": "muon"},
+        marks=pytest.mark.nightly,
+    ),
 ]
 
 
