@@ -147,14 +147,14 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
 
 def make_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     """Returns how uvicorn serves the app; whom it believes that a call came by TLS."""
-    proxies = settings.trusted_proxies
+    proxies = map(str, settings.trusted_proxies)
     return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         backlog=_BACKLOG,
         timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-        proxy_headers=settings.allow_http or bool(proxies),
+        proxy_headers=settings.allow_http or bool(settings.trusted_proxies),
         forwarded_allow_ips=[*auth.LOOPBACK, *proxies],
     )
 

@@ -93,10 +93,10 @@ class StudySpec(Part):
         """Returns what a worker that says so of itself lacks to train a trial; None: nothing."""
         lacks = self.resources.lacking(said, self.precisions)
         has = said.get("devices", 1)
-        if lacks is None and isinstance(has, int) and self.model.kind != "script":
-            most, why = self.most_devices
-            lacks = f"at most {most} device{'s' * (most > 1)} ({why})" if has > most else None
-        return lacks
+        if lacks or not isinstance(has, int) or has < 2 or self.model.kind == "script":
+            return lacks
+        most, why = self.most_devices
+        return f"at most {most} device{'s' * (most > 1)} ({why})" if has > most else None
 
     def recipe(self, params: Mapping[str, Any], number: int) -> Recipe:
         """Returns the recipe of a trial.

@@ -38,8 +38,9 @@ class Meter:
     def read(self, limit: float) -> tuple[float, float]:
         """Returns the mean loss and gradient norm of the window; waits for device and ranks.
 
-        They are of the steps that were taken; without any both are nan, and no divergence: the
-        loss scaler says when it has gone on for too long.
+        They are of the steps that were taken. Without any the loss is that of the window before
+        (nan where there is none) and the norm nan, and it is no divergence: the loss scaler says
+        when it has gone on for too long.
 
         Raises:
             Diverged: one is not finite, or the loss is over the limit [nats per token].
@@ -48,7 +49,7 @@ class Meter:
         loss_sum, norm_sum = self._sums.tolist()
         self._leave_to_first()
         if not self._taken:
-            return math.nan, math.nan
+            return math.nan if self.before is None else self.before, math.nan
         loss, norm = loss_sum / self._taken, norm_sum / self._taken
         require_sane("training loss", loss, limit, self.before)
         if not math.isfinite(norm):

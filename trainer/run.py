@@ -145,7 +145,7 @@ class Run:
     def check(self) -> tuple[float, float]:
         """Returns mean training loss and gradient norm since the last report; raises Diverged.
 
-        Both are nan where fp16's scaler took no step since.
+        Where fp16's scaler took no step since, the loss is the one before and the norm nan.
         """
         self._scaler.require_sane()
         return self._meter.read(self._limit)

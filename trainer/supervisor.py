@@ -35,7 +35,7 @@ from trainer.warm import Child
 logger = logging.getLogger(__name__)
 WAIT_MS: Final = 20_000  # a claim waits so long for work at the server
 _ANSWER_SECONDS: Final = 15.0  # for the answer beyond that wait
-_IDLE_SECONDS: Final = 900.0  # then one that a cluster's launcher started goes; assumption
+_IDLE_SECONDS: Final = 6 * 3600.0  # then one that a cluster's launcher started goes; assumption
 _DEFAULT_LEASE: Final = 60.0  # until the server has said its own [s]
 
 

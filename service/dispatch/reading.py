@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
-from service.dispatch.matching import lacking
+from service.dispatch.matching import Fleet
 from service.dispatch.outlays import Outlays
 from service.dispatch.sparks import Sparks
 from service.dispatch.standing import Standing, standing
@@ -29,7 +29,6 @@ from studies import wire
 from studies.changes import EventView
 from studies.errors import InvalidInput, NotFound
 from studies.fleet import WorkerCount
-from studies.spec import StudySpec
 from studies.trial import TERMINAL, StudyState, TrialState
 
 LISTED: Final = 200  # workers, unless more are asked for
@@ -60,14 +59,19 @@ class Reading:
         def read(conn: Connection) -> wire.Page[wire.StudyView]:
             rows = studies.page(conn, before=before, limit=limit + 1, **wanted)
             more = str(rows[limit - 1].id) if len(rows) > limit else None
-            views = [self._study_view(conn, row) for row in rows[:limit]]
+            fleet = Fleet(conn, self._ctx)
+            views = [self._study_view(conn, row, fleet) for row in rows[:limit]]
             return wire.Page[wire.StudyView](items=views, next=more)
 
         return self._read(read)
 
     def study(self, name: str) -> wire.StudyView:
         """Returns a study; raises NotFound."""
-        return self._read(lambda conn: self._study_view(conn, _study(conn, name)))
+
+        def read(conn: Connection) -> wire.StudyView:
+            return self._study_view(conn, _study(conn, name), Fleet(conn, self._ctx))
+
+        return self._read(read)
 
     def trials(
         self,
@@ -221,7 +225,7 @@ class Reading:
 
         return self._read(read)
 
-    def _study_view(self, conn: Connection, row: Row) -> wire.StudyView:
+    def _study_view(self, conn: Connection, row: Row, fleet: Fleet) -> wire.StudyView:
         spec = self._ctx.studies.spec(row)
         counts = studies.counts(conn, row.id)
         best = trials.best(conn, row.id, spec.objective.direction)
@@ -240,16 +244,8 @@ class Reading:
             best=wire.BestTrial(number=best[0].number, value=best[0].value) if best else None,
             revision=row.revision,
             error=row.error,
-            lacking=self._lacking(conn, row, spec, counts),
+            lacking=fleet.lacking(spec) if _waits(row, counts) else None,
         )
-
-    def _lacking(
-        self, conn: Connection, row: Row, spec: StudySpec, counts: Mapping[TrialState, int]
-    ) -> str | None:
-        """Returns what a RUNNING study waits for, where not one worker that is there has it."""
-        if row.state != StudyState.RUNNING or counts.get(TrialState.RUNNING):
-            return None
-        return lacking(conn, self._ctx, spec)
 
     def _heard_since(self, conn: Connection) -> float:
         """Returns the lease time before which a worker that was heard of last is lost."""
@@ -272,6 +268,11 @@ def _study(conn: Connection, name: str) -> Row:
     if row is None:
         raise NotFound(f"there is no study named {name}")
     return row
+
+
+def _waits(study: Row, counts: Mapping[TrialState, int]) -> bool:
+    """True for a study that goes on, while nobody trains for it."""
+    return study.state == StudyState.RUNNING and not counts.get(TrialState.RUNNING)
 
 
 def _trial(conn: Connection, study: Row, number: int) -> Row:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from service import leases
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
-from service.dispatch.matching import lacking
+from service.dispatch.matching import Fleet
 from service.dispatch.settle import ATTEMPTS, settle
 from service.launcher.base import Lost
 from service.store import blobs, studies, trials, workers
@@ -110,23 +110,28 @@ def end_overtime(tx: Tx, ctx: Context, study_id: int) -> None:
 def wanted_workers(conn: Connection, ctx: Context) -> int:
     """Returns how many workers the studies can use now: one for each trial that may yet train."""
     rows = studies.in_state(conn, StudyState.RUNNING, StudyState.ENDING)
-    return sum(_useful(conn, ctx, row, studies.counts(conn, row.id)) for row in rows)
+    fleet = Fleet(conn, ctx)
+    return sum(_useful(fleet, ctx, row, studies.counts(conn, row.id)) for row in rows)
 
 
-def _useful(conn: Connection, ctx: Context, study: Row, counts: dict[TrialState, int]) -> int:
+def _useful(fleet: Fleet, ctx: Context, study: Row, counts: dict[TrialState, int]) -> int:
     if study.state == StudyState.ENDING:
         return counts.get(TrialState.RUNNING, 0)
     spec = ctx.studies.spec(study)
     room = max(spec.budget.trials - lives.slots(counts), 0)
     useful = max(room + sum(n for state, n in counts.items() if not state.terminal), 1)
-    if not counts.get(TrialState.RUNNING) and lacking(conn, ctx, spec):
+    if not counts.get(TrialState.RUNNING) and fleet.lacking(spec):
         return 1  # what is there is of no use to it: one more may be, not as many as it has trials
     return min(useful, spec.resources.workers or useful)
 
 
 def worker_lost(tx: Tx, ctx: Context, lost: Lost) -> None:
     """Ends the attempts of a worker that is known to be dead, without waiting for its lease."""
-    worker = workers.by_name(tx.conn, lost.worker) or workers.insert_unseen(tx, lost.worker)
+    worker = workers.by_name(tx.conn, lost.worker)
+    if worker is None:
+        if not lost.elsewhere:
+            return
+        worker = workers.insert_unseen(tx, lost.worker)
     workers.lose(tx, worker.id)
     for row in trials.of_worker(tx.conn, worker.id):
         study = studies.lock(tx, row.study_id)

@@ -118,9 +118,11 @@ class Watch:
         over = [trial for trial in within(snapshot.data, brushes) if trial.state in TERMINAL]
         known = view.rankings.get(brushes, Ranking({}, 0))
         if len(over) > GROWN * known.over:
-            known = Ranking(_importances(view.spec, over), len(over))
-            kept = list(view.rankings.items())[1 - BRUSHED :]
-            view.rankings = {**dict(kept), brushes: known}
+            spec = view.spec
+            known = Ranking(_importances(spec, over), len(over))
+            if view.spec is spec:  # it took a while
+                kept = list(view.rankings.items())[1 - BRUSHED :]
+                view.rankings = {**dict(kept), brushes: known}
         return known.importances
 
     def attempts(self, name: str) -> list[AttemptData]:

@@ -50,13 +50,15 @@ def _test(param: Param, low: str, high: str) -> Callable[[Any], bool]:
     """Returns what says whether a value lies between the ends."""
     if not isinstance(param, CategoricalParam):
         return _between(low, high)
+    if not low and not high:
+        return lambda value: True
     texts = [str(choice) for choice in param.choices]
-    wanted = {low, high}  # also where the space was narrowed since
-    if wanted <= {"", *texts}:
-        first = texts.index(low) if low else 0
-        last = texts.index(high) if high else len(texts) - 1
-        wanted = set(texts[first : last + 1])
-    return lambda value: str(value) in wanted
+    if not {low, high} <= {"", *texts}:  # the space was narrowed since
+        return lambda value: str(value) in (low, high)
+    first = texts.index(low) if low else 0
+    last = texts.index(high) if high else len(texts) - 1
+    wanted = param.choices[first : last + 1]
+    return lambda value: value in wanted  # 1 is 1.0
 
 
 def _between(low: str, high: str) -> Callable[[Any], bool]:

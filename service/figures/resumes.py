@@ -55,6 +55,7 @@ def add_resumes(figure: go.Figure, attempts: Sequence[AttemptData], last: int) -
         y += [*_HEIGHTS, None]
         told += [*[resume.told] * len(_HEIGHTS), None]
     line = style.line("running", "next attempt", width=1.2, dash="dot", x=x, y=y, yaxis="y2")
+    line.meta = {**(line.meta or {}), "aside": True}  # no values: not saved as data
     figure.add_trace(line.update(text=told, hovertemplate="%{text}<extra></extra>"))
     for row, resume in enumerate(resume for resume in resumes if resume.label):
         figure.add_annotation(

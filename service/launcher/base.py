@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -13,6 +13,7 @@ class Lost:
 
     worker: str  # the name it registered under
     reason: str
+    elsewhere: bool = field(default=False, compare=False)  # something of it may come back yet
 
 
 class Launcher(Protocol):

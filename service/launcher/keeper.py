@@ -103,6 +103,7 @@ class Keeper(ABC, Generic[LifeT]):
 
     file: ClassVar[str] = "workers.json"
     life_type: ClassVar[type[Any]]
+    elsewhere: ClassVar[bool] = True  # its workers may live on where they seem to be dead
 
     def __init__(self, slots: Sequence[Slot[LifeT]], home: Path, url: str, *, idle: int) -> None:
         self._slots, self._home, self._url = slots, home.absolute(), url
@@ -232,6 +233,9 @@ class Keeper(ABC, Generic[LifeT]):
             logger.info("worker %s started, log %s", name, self._log_path(named[name].key))
         self._write()
 
+    def _lose(self, life: LifeT, reason: str) -> None:
+        self._lost.append(Lost(life.name, reason, self.elsewhere))
+
     def _put_off(self, slot: Slot[LifeT], lived: float = 0.0) -> None:
         """Plans the slot's next start, after a life of so many seconds: ever later."""
         slot.deaths = 1 if lived > _STEADY else slot.deaths + 1
@@ -246,7 +250,7 @@ class Keeper(ABC, Generic[LifeT]):
         """Ends one that was asked to go and is still there."""
         if slot.life is not None:
             self._end(slot.life)
-            self._lost.append(Lost(slot.life.name, "it did not end in time"))
+            self._lose(slot.life, "it did not end in time")
         slot.life = slot.asked = None
         self._write()
 
@@ -258,13 +262,13 @@ class Keeper(ABC, Generic[LifeT]):
         self._end(life)
         slot.life = slot.asked = None
         self._write()
-        if asked and end.clean:
+        lived = time.time() - life.created
+        if end.clean and (asked or lived > _STEADY):  # in order, if nobody asked: it had no work
             slot.deaths = 0
             return
-        lived = time.time() - life.created
         self._put_off(slot, lived)
         logger.warning("worker %s: %s after %.0f s; see its log", life.name, end.reason, lived)
-        self._lost.append(Lost(life.name, end.reason))
+        self._lose(life, end.reason)
 
     # ------------------------------------------------------------ the workers of a server before
 
@@ -278,14 +282,14 @@ class Keeper(ABC, Generic[LifeT]):
         for key, life in lives.items():
             if self._look(life) is not None:
                 self._end(life)
-                self._lost.append(Lost(life.name, "it ended while no server watched"))
+                self._lose(life, "it ended while no server watched")
             elif key in slots and url == self._url:
                 slots[key].life = life
                 self._names.add(life.name)
                 logger.info("worker %s goes on", life.name)
             else:
                 self._end(life)
-                self._lost.append(Lost(life.name, "it was started for another address or device"))
+                self._lose(life, "it was started for another address or device")
         self._known = "", {}
 
     def _read(self) -> tuple[str, dict[str, LifeT]]:

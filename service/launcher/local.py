@@ -129,6 +129,7 @@ class LocalLauncher(Keeper[Life]):
     """Supervises one process per slot."""
 
     life_type: ClassVar[type[Life]] = Life
+    elsewhere: ClassVar[bool] = False
 
     def __init__(
         self,

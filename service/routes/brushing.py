@@ -8,8 +8,8 @@ from typing import Annotated, Final
 from fastapi import Query
 from pydantic import StringConstraints
 
-_END: Final = r"[^:]{0,300}"
-Brush = Annotated[str, StringConstraints(pattern=rf"^\w{{1,64}}:{_END}:{_END}$")]
+_LONGEST: Final = 8_000  # characters: of a long choice each letter is encoded
+Brush = Annotated[str, StringConstraints(pattern=r"^\w{1,64}:[^:]*:[^:]*$", max_length=_LONGEST)]
 Brushes = Annotated[
     Sequence[Brush],
     Query(

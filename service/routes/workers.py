@@ -42,7 +42,7 @@ def list_workers(
     lmtune: Lmtune, name: str | None = None, limit: Limit = LISTED
 ) -> list[wire.WorkerView]:
     """Returns the workers, those heard of last first, or the one of a name."""
-    return lmtune.reading.workers(limit, name=name, measured=True)
+    return lmtune.reading.workers(limit, name=name, measured=name is None)
 
 
 @router.get("/worker-counts")

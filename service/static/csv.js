@@ -19,6 +19,7 @@ function cell(value) {
 function rowsOf(trace, layout) {
   const across = nameOf("x", trace.xaxis ?? "x", layout);
   const up = nameOf("y", trace.yaxis ?? "y", layout);
+  if (trace.meta?.aside) return []; // lines of the paper
   if (trace.meta?.rows) return places(trace, layout.xaxis.ticktext);
   if (trace.z) return means(trace, across, up);
   if (trace.base) return spans(trace, up);

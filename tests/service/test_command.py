@@ -29,6 +29,7 @@ BAD = [
     ("LMTUNE_LEASE_SECONDS", "nan"),
     ("LMTUNE_MAX_BLOB_BYTES", "0"),
     ("LMTUNE_ALLOW_HTTP", "perhaps"),
+    ("LMTUNE_TRUSTED_PROXIES", '["*"]'),
     ("LMTUNE_LOG_LEVEL", "loud"),
 ]
 

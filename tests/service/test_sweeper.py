@@ -174,7 +174,7 @@ def test_a_launcher_that_takes_long_holds_up_no_lease(small_world, folder, monke
 def test_a_dead_worker_that_was_not_known_yet_gets_nothing(small_world, folder) -> None:
     """Its launcher saw it end while it still started; what is left of it may come later."""
     small_world.open()
-    Sweeper(small_world.ctx, Launched(Lost("slurm0-a", "NODE_FAIL")), folder).keep()
+    Sweeper(small_world.ctx, Launched(Lost("slurm0-a", "NODE_FAIL", elsewhere=True)), folder).keep()
     with pytest.raises(StaleClaim):
         small_world.worker("slurm0-a").claim()
     assert small_world.worker("slurm0-b").claim()
