@@ -29,7 +29,6 @@ BAD = [
     ("LMTUNE_LEASE_SECONDS", "nan"),
     ("LMTUNE_MAX_BLOB_BYTES", "0"),
     ("LMTUNE_ALLOW_HTTP", "perhaps"),
-    ("LMTUNE_TRUSTED_PROXIES", '["*"]'),
     ("LMTUNE_LOG_LEVEL", "loud"),
 ]
 
@@ -44,6 +43,14 @@ def test_a_setting_that_makes_no_sense_is_named(home, monkeypatch, capsys, name,
     assert said.err.startswith(f"lmtune-server: {name}: '{value}': ")
     assert said.err.count("\n") == 1
     assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize("proxy", ["*", "proxy.example", "10.1.0.5/16"])
+def test_a_proxy_is_named_by_its_address(home, monkeypatch, capsys, proxy) -> None:
+    monkeypatch.setenv("LMTUNE_TRUSTED_PROXIES", f'["{proxy}"]')
+    with pytest.raises(SystemExit):
+        command.main()
+    assert capsys.readouterr().err.startswith(f"lmtune-server: LMTUNE_TRUSTED_PROXIES: '{proxy}': ")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "tuner.example"])  # noqa: S104
