@@ -24,5 +24,9 @@ class Fleet:
 
     @cached_property
     def _kinds(self) -> list[dict[str, Any]]:
-        since = workers.read_clock(self._conn).t - self._ctx.lease.granted
-        return workers.kinds(self._conn, since)
+        return workers.kinds(self._conn, heard_since(self._conn, self._ctx))
+
+
+def heard_since(conn: Connection, ctx: Context) -> float:
+    """Returns the lease time before which a worker that was heard of last is lost."""
+    return workers.read_clock(conn).t - ctx.lease.granted

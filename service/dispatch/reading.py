@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from service.dispatch import studies as lives
 from service.dispatch.context import Context
-from service.dispatch.matching import Fleet
+from service.dispatch.matching import Fleet, heard_since
 from service.dispatch.outlays import Outlays
 from service.dispatch.sparks import Sparks
 from service.dispatch.standing import Standing, standing
@@ -190,7 +190,7 @@ class Reading:
         """
 
         def read(conn: Connection) -> list[wire.WorkerView]:
-            since = self._heard_since(conn)
+            since = heard_since(conn, self._ctx)
             rows = workers.recent(conn, limit, name, study)
             held = workers.held_seconds(conn, [row.id for row in rows]) if measured else {}
             none = 0.0 if measured else None
@@ -200,7 +200,7 @@ class Reading:
 
     def worker_counts(self) -> list[WorkerCount]:
         """Returns how many workers there are, by device and state."""
-        rows = self._read(lambda conn: workers.counts(conn, self._heard_since(conn)))
+        rows = self._read(lambda conn: workers.counts(conn, heard_since(conn, self._ctx)))
         return [WorkerCount.model_validate(row, from_attributes=True) for row in rows]
 
     def worker(self, worker_id: int) -> Row | None:
@@ -246,10 +246,6 @@ class Reading:
             error=row.error,
             lacking=fleet.lacking(spec) if _waits(row, counts) else None,
         )
-
-    def _heard_since(self, conn: Connection) -> float:
-        """Returns the lease time before which a worker that was heard of last is lost."""
-        return workers.read_clock(conn).t - self._ctx.lease.granted
 
     def _detail(self, conn: Connection, study: Row, row: Row) -> wire.TrialDetail:
         spec = self._ctx.studies.spec(study)

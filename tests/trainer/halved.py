@@ -1,22 +1,21 @@
 """Trains with less and less memory until a batch is halved: run by test_backward.py.
 
-    halved.py RECIPE TEXT BATCH
+    python -m tests.trainer.halved RECIPE TEXT BATCH
 
 Prints three lines of JSON: with all memory, with as much as halved the batch, and a larger BATCH
 with that much. How much a run needs is not the same twice, hence the search.
 """
 
 import json
-import os
 import resource
 import sys
-import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from studies.recipe import Recipe
 from studies.wire import ReportItem
+from tests.trainer.short import address_space, apart
 from trainer.loop import NullReporter, train
 
 PERCENTS = range(96, 52, -4)  # of the address space that the batch took undivided
@@ -33,29 +32,17 @@ class Last(NullReporter):
         self.metrics = dict(item.metrics)
 
 
-def peak() -> int:
-    """Returns the most address space this process has taken [bytes]."""
-    return 1024 * int(Path("/proc/self/status").read_text().partition("VmPeak:")[2].split()[0])
-
-
 def attempt(recipe: Recipe, text: str, limit: int = resource.RLIM_INFINITY) -> dict[str, Any]:
     """Returns outcome, metrics and the address space taken [bytes]; a process of its own."""
-    read, write = os.pipe()
-    if not os.fork():  # each begins with the same heap
-        try:
-            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-            last = Last()
-            result = train(recipe, text, last)
-            said = {"outcome": result.outcome, "reason": result.reason, **last.metrics}
-            os.write(write, json.dumps(said | {"peak": peak()}).encode())
-        except BaseException:
-            traceback.print_exc()
-        os._exit(0)
-    os.close(write)  # ours: a child that fails writes nothing
-    os.wait()
-    with os.fdopen(read) as answer:
-        said = answer.read()
-    return json.loads(said) if said else {"outcome": "none"}
+
+    def limited() -> str:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        last = Last()
+        result = train(recipe, text, last)
+        said = {"outcome": result.outcome, "reason": result.reason, **last.metrics}
+        return json.dumps(said | {"peak": address_space()["VmPeak"]})
+
+    return json.loads(apart(limited) or '{"outcome": "none"}')
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import re
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import torch.distributed
@@ -33,23 +34,33 @@ def address_space() -> dict[str, int]:
     return {name: 1024 * int(kib) for name, kib in re.findall(r"(Vm\w+):\s+(\d+) kB", status)}
 
 
-def need(recipe: Recipe, text: str, parts: int) -> int:
-    """Returns what a step takes beside what the run has, where nobody else trains [bytes]."""
+def apart(work: Callable[[], str]) -> str:
+    """Returns what is found in a process of its own, which begins with our heap; "" if it fails."""
     read, write = os.pipe()
-    if not os.fork():  # before there is a group
+    if not os.fork():
         try:
-            os.environ["WORLD_SIZE"] = "1"
-            share = recipe.train.batch_size // 2
-            run = Run(recipe.with_knobs({"accumulate": parts, "batch_size": share}), text)
-            before = address_space()["VmSize"]
-            run.step()
-            os.write(write, str(address_space()["VmPeak"] - before).encode())
+            os.write(write, work().encode())
         except BaseException:
             traceback.print_exc()
         os._exit(0)
     os.close(write)  # ours: a child that fails writes nothing
     os.wait()
-    return int(os.read(read, 99))
+    with os.fdopen(read) as answer:
+        return answer.read()
+
+
+def need(recipe: Recipe, text: str, parts: int) -> int:
+    """Returns what a step takes beside what the run has, where nobody else trains [bytes]."""
+
+    def step() -> str:
+        os.environ["WORLD_SIZE"] = "1"
+        share = recipe.train.batch_size // 2
+        run = Run(recipe.with_knobs({"accumulate": parts, "batch_size": share}), text)
+        before = address_space()["VmSize"]
+        run.step()
+        return str(address_space()["VmPeak"] - before)
+
+    return int(apart(step))  # before there is a group
 
 
 def train(recipe: Recipe, text: str, room: int | None) -> Said:

@@ -4,18 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from studies.recipe import ModelRecipe, TrainRecipe
-from tests.harness.process import PATIENCE
+from tests.harness.process import PATIENCE, ROOT
 from trainer.backward import Backward
 from trainer.models import build_model
 from trainer.precision import build_precision, build_scaler
-
-HALVED = Path(__file__).with_name("halved.py")
 
 
 def gradients(kind, calls=1, **knobs):
@@ -84,8 +81,8 @@ def test_a_batch_that_does_not_fit_is_computed_in_twice_as_many_parts(tiny, text
     )  # fmt: skip
     said = recipe.model_dump_json(by_alias=True, exclude_none=True)
     done = subprocess.run(
-        [sys.executable, HALVED, said, tmp_path / "text", "2700"],
-        capture_output=True, text=True, timeout=120 * PATIENCE,
+        [sys.executable, "-m", "tests.trainer.halved", said, tmp_path / "text", "2700"],
+        capture_output=True, text=True, timeout=120 * PATIENCE, cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
